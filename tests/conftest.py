@@ -1,0 +1,48 @@
+"""What the tests share: real data and where it comes from."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+
+def missing(what: str) -> None:
+    """A missing tool fails the tests in CI; on a user's machine it skips, saying why."""
+    if IN_CI:
+        pytest.fail(f"{what}: the continuous integration must have it", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def trpcage() -> tuple[Path, Path]:
+    """Topology and trajectory of Trp-cage (4,999 frames, 304 atoms), from the package index."""
+    folder = ROOT / ".cache" / "tests" / "trpcage"
+    topology, trajectory = folder / "trp_cage.pdb", folder / "trp_cage.dcd"
+    if not trajectory.exists():
+        download = folder / "download"
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", download, "fastmdanalysis==1.1.2"],
+            check=True,
+        )
+        with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
+            for path in (topology, trajectory):
+                path.write_bytes(wheel.read(f"fastmdanalysis/data/{path.name}"))
+        shutil.rmtree(download)
+    return topology, trajectory
+
+
+@pytest.fixture(scope="session")
+def field_data() -> Path:
+    """Folder with further real data sets, not part of the repository (see CONTRIBUTING.md)."""
+    folder = os.environ.get("MDLATENT_TEST_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        missing("set MDLATENT_TEST_DATA to the folder with the test trajectories")
+    return Path(folder)
