@@ -1,0 +1,99 @@
+"""Pair distances of frames in nm: numba on the CPU, torch where gradients or a GPU are needed.
+
+Both take direct differences: relative error below 3e-7 in float32 anywhere in space, exactly 0 on the diagonal,
+symmetric to the bit. NaN and infinite coordinates give NaN or infinity in the rows of those atoms only.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def n_pairs(n_atoms: int) -> int:
+    """Number of pairs of `n_atoms` atoms."""
+    return n_atoms * (n_atoms - 1) // 2
+
+
+@cache
+def pairs(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (i, j), i < j, of the pairs in packed order (the upper triangle row by row): two (n_pairs,) int64.
+
+    The arrays are shared between callers and read-only.
+    """
+    i, j = np.triu_indices(n_atoms, 1)
+    i.flags.writeable = j.flags.writeable = False
+    return i, j
+
+
+def full(coordinates: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Distance matrices of frames: (frames, n, 3) nm → (frames, n, n) float32 nm.
+
+    Give `out` to fill a buffer again: fresh memory costs three times as much as the distances.
+    """
+    from mdlatent import kernels
+
+    coordinates, n = _checked(coordinates)
+    out = _buffer(out, (len(coordinates), n, n))
+    kernels.full(coordinates, out)
+    return out
+
+
+def packed(coordinates: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Distances of the pairs i < j (see `pairs`): (frames, n, 3) nm → (frames, n (n − 1) / 2) float32 nm."""
+    from mdlatent import kernels
+
+    coordinates, n = _checked(coordinates)
+    out = _buffer(out, (len(coordinates), n_pairs(n)))
+    kernels.packed(coordinates, out)
+    return out
+
+
+def full_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
+    """`full` for tensors, on any device, differentiable: (frames, n, 3) → (frames, n, n).
+
+    The gradient of a distance of zero, which is not defined, is taken as zero.
+    """
+    x, y, z = coordinates.unbind(-1)
+    squared = sum((c[..., :, None] - c[..., None, :]) ** 2 for c in (x, y, z))
+    return _safe_root(squared)
+
+
+def packed_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
+    """`packed` for tensors, on any device, differentiable: (frames, n, 3) → (frames, n (n − 1) / 2)."""
+    i, j = _pairs_torch(coordinates.shape[-2], str(coordinates.device))
+    columns = coordinates.unbind(-1)
+    return _safe_root(sum((c[..., j] - c[..., i]) ** 2 for c in columns))
+
+
+def _safe_root(squared: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    zero = squared == 0  # not `> 0`, which would hide NaN
+    root = torch.where(zero, torch.ones_like(squared), squared).sqrt()
+    return torch.where(zero, torch.zeros_like(root), root)
+
+
+@cache
+def _pairs_torch(n_atoms: int, device: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+    import torch
+
+    i, j = torch.triu_indices(n_atoms, n_atoms, 1, device=device)
+    return i, j
+
+
+def _checked(coordinates: np.ndarray) -> tuple[np.ndarray, int]:
+    if coordinates.ndim != 3 or coordinates.shape[2] != 3:
+        raise ValueError(f"got coordinates of shape {coordinates.shape}, expected (frames, atoms, 3)")
+    return np.ascontiguousarray(coordinates, dtype=np.float32), coordinates.shape[1]
+
+
+def _buffer(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(f"got out of {out.dtype} {out.shape}, expected contiguous float32 {shape}")
+    return out
