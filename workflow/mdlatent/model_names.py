@@ -1,0 +1,23 @@
+"""Names of models in files and tables. Light: the workflow reads it before any job runs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mdlatent.errors import ConfigError
+
+
+def model_name(entry: dict[str, Any]) -> str:
+    """Name of one entry of the section `models`: its own `name`, else `<family>-d<latent_dim>`.
+
+    >>> model_name({"family": "pca_distances", "latent_dim": 3})
+    'pca_distances-d3'
+    """
+    return str(entry.get("name") or f"{entry['family']}-d{entry['latent_dim']}")
+
+
+def find_model(entries: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The entry of the section `models` that bears `name`. Raises ConfigError if there is none."""
+    by_name = {model_name(entry): entry for entry in entries}
+    if name not in by_name:
+        raise ConfigError(f"model: got {name!r}, expected one of those in `models`: {', '.join(by_name) or 'none'}")
+    return by_name[name]
