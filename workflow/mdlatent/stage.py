@@ -29,20 +29,21 @@ def parser(stage: str, doc: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def add_options(result: argparse.ArgumentParser, section: str) -> None:
-    """Add `--options`: the stage's settings as a JSON object, or the study's configuration file."""
+def add_options(result: argparse.ArgumentParser) -> None:
+    """Add `--options`: the part of the study's configuration that the stage reads."""
     result.add_argument(
         "--options",
         default="{}",
         metavar="JSON|FILE",
-        help=f"settings as a JSON object, or a configuration file whose section {section!r} is taken",
+        help="sections of the configuration as a JSON object, or a configuration file from which they are taken",
     )
 
 
-def read_options(text: str, section: str) -> dict[str, Any]:
-    """Settings of one section, validated and with defaults filled in.
+def read_options(text: str, *sections: str) -> dict[str, Any]:
+    """The named sections of the configuration, validated and with defaults filled in.
 
-    Raises ConfigError if the text is neither a JSON object nor a readable configuration.
+    `text` is a JSON object of sections (`{"cluster": {…}}`) or the path of a configuration file.
+    Raises ConfigError if it is neither, or if a key or value in it is wrong.
     """
     from mdlatent import config
 
@@ -51,8 +52,13 @@ def read_options(text: str, section: str) -> dict[str, Any]:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"--options: got {text[:80]!r}, which is not valid JSON: {error}") from error
-        return config.validate_section(section, values)
-    return config.load(Path(text))[section]
+        values = config.validate_part(values)
+    else:
+        values = config.load(Path(text))
+    missing = [name for name in sections if name not in values]
+    if missing:
+        raise ConfigError(f"--options: the section {missing[0]!r} is missing; got {', '.join(values) or 'none'}")
+    return {name: values[name] for name in sections}
 
 
 def start_logging(path: Path | None) -> None:

@@ -1,0 +1,52 @@
+# make run    environment, demo study, report         make test        environment, all tests
+# Everything lives in .venv; PYTHON names another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config.yaml
+PROFILE ?= profiles/local
+SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run report test test-quick lint docs bench clean install
+
+run: $(VENV)/ok
+	$(SNAKEMAKE)
+	@$(MAKE) --no-print-directory report
+
+# The workflow's own report beside ours: rules, parameters, run times and results in one zip file.
+report: $(VENV)/ok
+	$(SNAKEMAKE) --report "$$($(BIN)/mdlatent check --print study-dir $(CONFIG))/report.zip"
+	@echo "Open $$($(BIN)/mdlatent check --print study-dir $(CONFIG))/report.html"
+
+install: $(VENV)/ok
+
+$(VENV)/ok: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: mdlatent needs Python 3.11 or newer, got $$($(PYTHON) --version); set PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test-quick: $(VENV)/ok
+	$(BIN)/python -m pytest tests/unit
+
+test: $(VENV)/ok lint
+	tests/install-tools.sh
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/ok
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy
+
+# The table of settings in docs/configuration.md comes from the schema.
+docs: $(VENV)/ok
+	$(BIN)/python docs/make_configuration.py
+
+bench: $(VENV)/ok
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache

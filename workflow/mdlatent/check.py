@@ -1,0 +1,112 @@
+"""What can be known to be wrong before the first job: checked when the workflow starts, or by `mdlatent check`.
+
+Configuration and table are already validated when this runs; here files are opened. Downloads cannot be looked at
+before they are fetched: their own jobs verify them.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from mdlatent import config as configuration
+from mdlatent import stage, table
+from mdlatent.errors import ConfigError, DataError, MdlatentError
+
+log = logging.getLogger("mdlatent")
+
+BUDGET_S = 3.0  # with a table of thousands the rest is left to the jobs that read the files
+LEAST_FREE_BYTES = 50e6
+
+
+def before_first_job(config: dict[str, Any]) -> None:
+    """Check the results folder and the local input files of a resolved configuration.
+
+    Opening files stops after about 3 s; those not looked at are verified by their own jobs.
+    Raises ConfigError or DataError with every mistake found.
+    """
+    check_results_folder(Path(config["results"]) / config["study"])
+    check_sequences(config)
+    check_local_files(config)
+
+
+def check_results_folder(folder: Path) -> None:
+    """Raise ConfigError if the folder cannot be written or its disk is as good as full."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigError(f"results: {str(existing)!r} is a file, expected a folder; move it away or set another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"results: the folder {str(existing)!r} cannot be written; set `results` to one that can")
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE_BYTES:
+        raise ConfigError(
+            f"results: {free / 1e6:.0f} MB are free at {str(existing)!r}, a study needs at least "
+            f"{LEAST_FREE_BYTES / 1e6:.0f} MB; free some space or set `results` to a folder on another disk"
+        )
+
+
+def check_sequences(config: dict[str, Any]) -> None:
+    """Raise ConfigError if a peptide that is to be simulated cannot be built."""
+    from mdlatent import peptide
+
+    for row in config["simulations"]:
+        if "simulate" in row:
+            peptide.parse(row["simulate"])
+
+
+def check_local_files(config: dict[str, Any]) -> None:
+    """Open local topologies and trajectories: same atoms, a selection that finds atoms, the same number everywhere.
+
+    Raises DataError with every mistake found.
+    """
+    rows = [row for row in config["simulations"] if "topology" in row and table.is_local(row["topology"])]
+    if not rows:
+        return
+    from mdlatent import select_atoms, trajectory_check
+
+    deadline = time.monotonic() + BUDGET_S
+    mistakes: list[str] = []
+    n_selected: dict[str, int] = {}
+    known: dict[Path, int] = {}
+    for row in rows:
+        if time.monotonic() > deadline:
+            break
+        try:
+            topology = table.local_path(row["topology"])
+            if topology not in known:
+                known[topology] = select_atoms.count_selected(topology, config["featurize"]["selection"], row["name"])
+            n_selected[row["name"]] = known[topology]
+            for uri in row["trajectory"]:
+                if table.is_local(uri) and time.monotonic() < deadline:
+                    trajectory_check.check_pair(topology, table.local_path(uri))
+        except MdlatentError as error:
+            mistakes.append(f"simulation {row['name']!r}: {error}")
+    if len(set(n_selected.values())) > 1:
+        counts = ", ".join(f"{name}: {count}" for name, count in list(n_selected.items())[:10])
+        mistakes.append(
+            f"featurize.selection {config['featurize']['selection']!r} finds different numbers of atoms ({counts}); all "
+            "simulations of a study must map the same ones: narrow the selection"
+        )
+    if mistakes:
+        raise DataError("\n".join(mistakes))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check a study's configuration and input files."""
+    parser: argparse.ArgumentParser = stage.parser("check", __doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=Path("config.yaml"), help="default: config.yaml")
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    config = configuration.load(args.config)
+    before_first_job(config)
+    models = ", ".join(model["name"] for model in config["models"])
+    log.info("%s: study %s, %d simulations, models %s", args.config, config["study"], len(config["simulations"]), models)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,114 @@
+"""The table of simulations: read from TSV or CSV, catalogue entries and globs expanded, each row checked."""
+
+import glob
+from pathlib import Path
+from typing import Any
+
+from mdlatent.errors import ConfigError
+
+NUMBERS = {"seed": int, "time_step_ps": float, "temperature_k": float}
+WITHOUT_TIME = {".dcd", ".pdb", ".mdcrd", ".crd", ".xyz", ".binpos"}  # trajectory formats that store no time
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a TSV (tabs) or CSV (commas) file; empty cells are left out, `trajectory` is split at `;`.
+
+    Raises ConfigError if the file is missing, unreadable, or a number is not one.
+    """
+    import pandas
+
+    if not path.exists():
+        raise ConfigError(f"simulations: got the table {str(path)!r}, but there is no such file")
+    separator = "," if path.suffix.lower() == ".csv" else "\t"
+    try:
+        cells = pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False, comment="#", skipinitialspace=True)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a table of {'commas' if separator == ',' else 'tabs'}: {error}") from error
+    return [
+        {str(key): _value(str(key), cell.strip(), path, line) for key, cell in row.items() if cell.strip()}
+        for line, row in enumerate(cells.to_dict("records"), start=2)
+    ]
+
+
+def _value(key: str, cell: str, path: Path, line: int) -> Any:
+    if key == "trajectory":
+        return [part.strip() for part in cell.split(";") if part.strip()]
+    if key in NUMBERS:
+        try:
+            return NUMBERS[key](cell)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {line}: {key}: got {cell!r}, expected a number") from error
+    return cell
+
+
+def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
+    """Rows with catalogue entries and globs replaced by the files they stand for. Raises ConfigError.
+
+    Every row that comes back has `name`, `role`, and either `simulate`, or `topology` and a list `trajectory`.
+    """
+    from mdlatent import catalogue
+
+    _refuse_twice([row["name"] for row in rows], where)
+    expanded, mistakes = [], []
+    for position, row in enumerate(rows):
+        try:
+            sources = [key for key in ("catalogue", "simulate", "trajectory") if key in row]
+            if len(sources) != 1:
+                got = " and ".join(f"`{key}`" for key in sources) or "none of them"
+                raise ConfigError(
+                    f"simulation {row['name']!r}: got {got}, expected exactly one of `catalogue`, `simulate`, or "
+                    "`trajectory` with `topology`"
+                )
+            if sources == ["simulate"]:
+                expanded.append({"seed": position, **row})
+                continue
+            for one in catalogue.expand(row) if "catalogue" in row else [row]:
+                expanded.append(_with_files(one))
+        except ConfigError as error:
+            mistakes.append(f"{where}{error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    _refuse_twice([row["name"] for row in expanded], where)
+    return expanded
+
+
+def _with_files(row: dict[str, Any]) -> dict[str, Any]:
+    """One row with its globs expanded; raises ConfigError where files are missing."""
+    if "topology" not in row:
+        raise ConfigError(f"simulation {row['name']!r}: `topology` is missing; a trajectory needs one to name its atoms")
+    trajectory: list[str] = []
+    for uri in row["trajectory"]:
+        if is_local(uri) and any(sign in uri for sign in "*?["):
+            found = sorted(glob.glob(str(Path(uri).expanduser()), recursive=True))
+            if not found:
+                raise ConfigError(f"simulation {row['name']!r}: no file matches {uri!r}")
+            trajectory += found
+        else:
+            trajectory.append(uri)
+    for uri in [row["topology"], *trajectory, *([row["reference"]] if "reference" in row else [])]:
+        if is_local(uri) and not local_path(uri).is_file():
+            raise ConfigError(f"simulation {row['name']!r}: there is no file {str(local_path(uri))!r}")
+    if "time_step_ps" not in row:
+        silent = [uri for uri in trajectory if Path(uri.partition("#")[0]).suffix.lower() in WITHOUT_TIME]
+        if silent:
+            raise ConfigError(
+                f"simulation {row['name']!r}: {silent[0]!r} stores no time: set `time_step_ps`, the time between frames"
+            )
+    return {**row, "trajectory": trajectory}
+
+
+def is_local(uri: str) -> bool:
+    """Whether a file of the table is a path on this machine (no `https:`, `doi:`, `package:` … in front)."""
+    head = uri.partition("/")[0]
+    return ":" not in head
+
+
+def local_path(uri: str) -> Path:
+    """The path of a local file, without checksum behind it, `~` expanded."""
+    return Path(uri.partition("#")[0]).expanduser()
+
+
+def _refuse_twice(names: list[str], where: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{where}simulations: {twice[0]!r} is named {names.count(twice[0])} times; names must be unique")

@@ -1,0 +1,103 @@
+# What all rules share: the validated configuration, the paths of a study, and the environment of its jobs.
+# Every job re-reads this file on its own node, so nothing here may be slow.
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+PACKAGE = Path(workflow.basedir) / "workflow"
+sys.path.insert(0, str(PACKAGE))
+
+from mdlatent import check, sources, table
+from mdlatent import config as configuration
+from mdlatent.errors import MdlatentError
+
+# The package needs no installation on a compute node, only its dependencies: those of the Python that runs Snakemake,
+# unless conda or a container brings its own.
+DEPLOYED = any(str(method) in ("conda", "apptainer") for method in workflow.deployment_settings.deployment_method)
+shell.prefix(
+    f"export PYTHONPATH='{PACKAGE}':${{PYTHONPATH:-}}; "
+    + ("" if DEPLOYED else f"export PATH='{Path(sys.executable).parent}':$PATH; ")
+)
+
+try:
+    CONFIG = configuration.resolve(config, [Path(name) for name in workflow.configfiles or workflow.overwrite_configfiles])
+    if workflow.is_main_process:
+        check.before_first_job(CONFIG)
+except MdlatentError as error:
+    raise WorkflowError(str(error)) from None
+
+STUDY = f"{CONFIG['results']}/{CONFIG['study']}"
+SIMULATIONS = {row["name"]: row for row in CONFIG["simulations"]}
+MODELS = {model["name"]: model for model in CONFIG["models"]}
+
+
+def any_of(names):
+    """A wildcard constraint that admits just these names."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+wildcard_constraints:
+    simulation=any_of(SIMULATIONS),
+    model=any_of(MODELS),
+    seed=r"\d+",
+    part=r"part\d+",
+
+
+def options(*sections, **other):
+    """Sections of the configuration as JSON, for `--options`: a rule reruns when one of *its* sections changes."""
+    return json.dumps({name: CONFIG[name] for name in sections} | other, sort_keys=True)
+
+
+def code(*modules):
+    """Digest of the stage's own modules: as a parameter it makes Snakemake rerun the rule when they change."""
+    texts = [(PACKAGE / "mdlatent" / name).read_bytes() for name in modules]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
+
+
+def topology(simulation):
+    """The topology file of a simulation inside the study."""
+    row = SIMULATIONS[simulation]
+    suffix = ".pdb" if "simulate" in row else sources.extension(row["topology"])
+    return f"{STUDY}/trajectories/{simulation}/topology{suffix}"
+
+
+def local_source(uri):
+    """A local file as an input, so that a changed one is seen; nothing for a download."""
+    return [str(table.local_path(uri).absolute())] if table.is_local(uri) else []
+
+
+def parts(simulation):
+    """Names of the trajectory parts of a simulation inside the study, `part000` → its file, in order of time."""
+    row = SIMULATIONS[simulation]
+    uris = ["part.dcd"] if "simulate" in row else row["trajectory"]
+    files = [sources.part_file_name(uri, index) for index, uri in enumerate(uris)]
+    return {Path(file).stem: f"{STUDY}/trajectories/{simulation}/{file}" for file in files}
+
+
+def stored_parts(simulation):
+    """The stored frames of a simulation, one file per trajectory part."""
+    return [f"{STUDY}/frames/{simulation}/{part}.h5" for part in parts(simulation)]
+
+
+def all_stored_parts(wildcards=None):
+    """The stored frames of all simulations."""
+    return [file for simulation in SIMULATIONS for file in stored_parts(simulation)]
+
+
+def stored_distances():
+    """The distance files, if the configuration asks for them."""
+    return [f"{STUDY}/distances/{name}.h5" for name in SIMULATIONS] if CONFIG["distances"]["store"] else []
+
+
+def seeds(model):
+    """Seeds of a model; one that is fitted in one step has no randomness, so the first seed stands for all."""
+    return CONFIG["seeds"][:1] if MODELS[model]["family"].startswith("pca") else CONFIG["seeds"]
+
+
+def runs(pattern):
+    """`pattern` with {model} and {seed} filled in for every run of the study."""
+    return [f"{STUDY}/" + pattern.format(model=model, seed=seed) for model in MODELS for seed in seeds(model)]

@@ -1,0 +1,144 @@
+# Needs: the verified trajectories and topologies.
+# Makes: frames/atoms.json, frames/<simulation>/<part>.h5, frames/index.json; distances/<simulation>.h5 when asked for.
+
+
+localrules:
+    index_frames,
+
+
+def topologies(wildcards):
+    return {name: topology(name) for name in SIMULATIONS}.values()
+
+
+def first_parts(wildcards):
+    """The informative choice of atoms looks at coordinates: at the first part of each simulation that is trained on.
+
+    Only the first, so that a simulation that grows does not change the atoms of all.
+    """
+    if CONFIG["featurize"]["max_atoms"] is None or CONFIG["featurize"]["reduction"] == "even":
+        return []
+    return [next(iter(parts(name).values())) for name, row in SIMULATIONS.items() if row["role"] == "train"]
+
+
+def selection_records():
+    """What `select_atoms` must know of each simulation."""
+    return json.dumps(
+        [
+            {"name": name, "topology": topology(name), "first_part": next(iter(parts(name).values())), "role": row["role"]}
+            for name, row in SIMULATIONS.items()
+        ]
+    )
+
+
+def index_records():
+    """What `index_frames` must know of each simulation."""
+    return json.dumps(
+        [
+            {key: row.get(key) for key in ("name", "role", "time_step_ps", "temperature_k")}
+            | {
+                "topology": topology(name),
+                "parts": [
+                    {"file": file, "trajectory": trajectory}
+                    for file, trajectory in zip(stored_parts(name), parts(name).values(), strict=True)
+                ],
+            }
+            for name, row in SIMULATIONS.items()
+        ]
+    )
+
+
+def part_trajectory(wildcards):
+    return parts(wildcards.simulation)[wildcards.part]
+
+
+rule select_atoms:
+    message:
+        "Choosing the atoms to map"
+    input:
+        topologies,
+        first_parts,
+    output:
+        f"{STUDY}/frames/atoms.json",
+    params:
+        simulations=selection_records(),
+        options=options("featurize"),
+        code=code("select_atoms.py", "reduction.py"),
+    log:
+        f"{STUDY}/logs/select_atoms.log",
+    benchmark:
+        f"{STUDY}/benchmarks/select_atoms.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m mdlatent.select_atoms --simulations {params.simulations:q} --options {params.options:q}"
+        " --output {output:q} --log {log:q}"
+
+
+rule featurize:
+    message:
+        "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
+    input:
+        atoms=f"{STUDY}/frames/atoms.json",
+        topology=fetched_topology,
+        trajectory=part_trajectory,
+    output:
+        f"{STUDY}/frames/{{simulation}}/{{part}}.h5",
+    params:
+        options=options("featurize"),
+        code=code("featurize.py", "frames.py"),
+    log:
+        f"{STUDY}/logs/featurize/{{simulation}}.{{part}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/featurize/{{simulation}}.{{part}}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    shell:
+        "python -m mdlatent.featurize --simulation {wildcards.simulation} --part {wildcards.part}"
+        " --topology {input.topology:q} --trajectory {input.trajectory:q} --atoms {input.atoms:q}"
+        " --options {params.options:q} --output {output:q} --log {log:q}"
+
+
+rule index_frames:
+    message:
+        "Listing the stored frames"
+    input:
+        parts=all_stored_parts,
+        atoms=f"{STUDY}/frames/atoms.json",
+    output:
+        f"{STUDY}/frames/index.json",
+    params:
+        simulations=index_records(),
+        options=options("split", "train", "models"),
+        code=code("index_frames.py", "splits.py"),
+    log:
+        f"{STUDY}/logs/index_frames.log",
+    resources:
+        mem_mb=500,
+        runtime=30,
+    shell:
+        "python -m mdlatent.index_frames --atoms {input.atoms:q} --simulations {params.simulations:q}"
+        " --options {params.options:q} --output {output:q} --log {log:q}"
+
+
+rule compute_distances:
+    message:
+        "Writing the distances of {wildcards.simulation}"
+    input:
+        index=f"{STUDY}/frames/index.json",
+        parts=all_stored_parts,
+    output:
+        f"{STUDY}/distances/{{simulation}}.h5",
+    params:
+        code=code("compute_distances.py", "distances.py"),
+    log:
+        f"{STUDY}/logs/compute_distances/{{simulation}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/compute_distances/{{simulation}}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    shell:
+        "python -m mdlatent.compute_distances --frames {input.index:q} --simulation {wildcards.simulation}"
+        " --output {output:q} --log {log:q}"

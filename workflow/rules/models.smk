@@ -1,0 +1,65 @@
+# Needs: the stored frames.
+# Makes: models/<model>/seed<k>/ (weights, history, settings), latent/<model>/seed<k>/<simulation>.parquet.
+
+
+def model_options(wildcards):
+    """Only this model's own settings, so that a change to another model leaves it alone."""
+    model = MODELS[wildcards.model]
+    train = configuration.train_settings(CONFIG, model)
+    return options("split", models=[{**model, "train": {}}], train=train)
+
+
+def train_threads(wildcards):
+    return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
+
+
+rule train_model:
+    message:
+        "Training {wildcards.model}, seed {wildcards.seed}"
+    input:
+        index=f"{STUDY}/frames/index.json",
+        parts=all_stored_parts,
+    output:
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+        history=f"{STUDY}/models/{{model}}/seed{{seed}}/history.csv",
+        config=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
+    params:
+        options=model_options,
+        code=code("train.py", "training.py", "models/__init__.py"),
+        folder=subpath(output.model, parent=True),
+        # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
+        checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",
+    log:
+        f"{STUDY}/logs/train_model/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/train_model/{{model}}.seed{{seed}}.tsv"
+    threads: train_threads
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    shell:
+        "python -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
+        " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log {log:q}"
+
+
+rule embed:
+    message:
+        "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"
+    input:
+        index=f"{STUDY}/frames/index.json",
+        parts=all_stored_parts,
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+    output:
+        f"{STUDY}/latent/{{model}}/seed{{seed}}/{{simulation}}.parquet",
+    params:
+        code=code("embed.py"),
+    log:
+        f"{STUDY}/logs/embed/{{model}}.seed{{seed}}.{{simulation}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/embed/{{model}}.seed{{seed}}.{{simulation}}.tsv"
+    resources:
+        mem_mb=3000,
+        runtime=240,
+    shell:
+        "python -m mdlatent.embed --frames {input.index:q} --model {input.model:q} --simulation {wildcards.simulation}"
+        " --output {output:q} --log {log:q}"

@@ -1,0 +1,41 @@
+# Needs: everything that earlier stages wrote.
+# Makes: report.html, summary.json.
+
+
+def report_models():
+    """Models and their seeds, in the order of the configuration."""
+    return json.dumps([{"name": name, "seeds": seeds(name)} for name in MODELS])
+
+
+rule make_report:
+    message:
+        "Writing the report"
+    input:
+        index=f"{STUDY}/frames/index.json",
+        histories=runs("models/{model}/seed{seed}/history.csv"),
+        settings=runs("models/{model}/seed{seed}/config.yaml"),
+        states=runs("clusters/{model}/seed{seed}/cluster.json"),
+        labels=runs("clusters/{model}/seed{seed}/labels.parquet"),
+        evaluation=runs("evaluation/{model}/seed{seed}.json"),
+        summary=f"{STUDY}/evaluation/summary.csv",
+    output:
+        page=report(
+            f"{STUDY}/report.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "the whole study"},
+        ),
+        summary=f"{STUDY}/summary.json",
+    params:
+        options=json.dumps(CONFIG, sort_keys=True),
+        models=report_models(),
+        code=code("report/__init__.py"),
+        study=STUDY,
+    log:
+        f"{STUDY}/logs/make_report.log",
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    shell:
+        "python -m mdlatent.report --study-dir {params.study:q} --options {params.options:q} --models {params.models:q}"
+        " --output {output.page:q} --summary {output.summary:q} --log {log:q}"

@@ -1,0 +1,115 @@
+# Needs: the table of simulations.
+# Makes: trajectories/<simulation>/topology.*, part000.*, part001.* …, each verified, with <file>.source.json beside it.
+
+FETCHED = [name for name, row in SIMULATIONS.items() if "simulate" not in row]
+SIMULATED = [name for name, row in SIMULATIONS.items() if "simulate" in row]
+
+# Not a parameter: how patiently a file is fetched does not change what is in it.
+FETCH_OPTIONS = options("fetch")
+
+
+localrules:
+    fetch_topology,
+    fetch_trajectory,
+
+
+def topology_uri(wildcards):
+    return SIMULATIONS[wildcards.simulation]["topology"]
+
+
+def part_uri(wildcards):
+    return SIMULATIONS[wildcards.simulation]["trajectory"][int(wildcards.part.removeprefix("part"))]
+
+
+def local_topology(wildcards):
+    return local_source(topology_uri(wildcards))
+
+
+def local_part(wildcards):
+    return local_source(part_uri(wildcards))
+
+
+def fetched_topology(wildcards):
+    return topology(wildcards.simulation)
+
+
+def simulation_record(wildcards):
+    return json.dumps(SIMULATIONS[wildcards.simulation], sort_keys=True)
+
+
+rule fetch_topology:
+    message:
+        "Fetching the topology of {wildcards.simulation}"
+    input:
+        local_topology,
+    output:
+        file=f"{STUDY}/trajectories/{{simulation}}/topology.{{extension}}",
+        source=f"{STUDY}/trajectories/{{simulation}}/topology.{{extension}}.source.json",
+    params:
+        uri=topology_uri,
+    log:
+        f"{STUDY}/logs/fetch/{{simulation}}.topology.{{extension}}.log",
+    wildcard_constraints:
+        simulation=any_of(FETCHED),
+        extension=r"\w+",
+    resources:
+        mem_mb=500,
+        runtime=720,
+    shell:
+        "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q}"
+        " --options {FETCH_OPTIONS:q} --log {log:q}"
+
+
+rule fetch_trajectory:
+    message:
+        "Fetching {wildcards.part} of {wildcards.simulation}"
+    input:
+        local_part,
+        topology=fetched_topology,
+    output:
+        file=f"{STUDY}/trajectories/{{simulation}}/{{part}}.{{extension}}",
+        source=f"{STUDY}/trajectories/{{simulation}}/{{part}}.{{extension}}.source.json",
+    params:
+        uri=part_uri,
+    log:
+        f"{STUDY}/logs/fetch/{{simulation}}.{{part}}.{{extension}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/fetch_trajectory/{{simulation}}.{{part}}.{{extension}}.tsv"
+    wildcard_constraints:
+        simulation=any_of(FETCHED),
+        extension=r"\w+",
+    resources:
+        mem_mb=1000,
+        runtime=1440,
+    shell:
+        "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q} --topology {input.topology:q}"
+        " --options {FETCH_OPTIONS:q} --log {log:q}"
+
+
+rule simulate:
+    message:
+        "Simulating {wildcards.simulation}"
+    output:
+        topology=f"{STUDY}/trajectories/{{simulation}}/topology.pdb",
+        topology_source=f"{STUDY}/trajectories/{{simulation}}/topology.pdb.source.json",
+        trajectory=f"{STUDY}/trajectories/{{simulation}}/part000.dcd",
+        source=f"{STUDY}/trajectories/{{simulation}}/part000.dcd.source.json",
+    params:
+        simulation=simulation_record,
+        options=options("simulate"),
+        code=code("simulate.py", "peptide.py"),
+        folder=subpath(output.trajectory, parent=True),
+        # Outside every declared output, for Snakemake deletes those of a failed job: the run goes on from here.
+        state=f"{STUDY}/checkpoints/simulate/{{simulation}}",
+    log:
+        f"{STUDY}/logs/simulate/{{simulation}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/simulate/{{simulation}}.tsv"
+    wildcard_constraints:
+        simulation=any_of(SIMULATED),
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+    shell:
+        "python -m mdlatent.simulate --simulation {params.simulation:q} --options {params.options:q}"
+        " --output-dir {params.folder:q} --state-dir {params.state:q} --log {log:q}"

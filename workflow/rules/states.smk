@@ -1,0 +1,107 @@
+# Needs: the latent of every simulation, one row per frame.
+# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, structures), evaluation/.
+
+
+localrules:
+    summarize_evaluation,
+
+
+def latents(wildcards):
+    folder = f"{STUDY}/latent/{wildcards.model}/seed{wildcards.seed}"
+    return [f"{folder}/{name}.parquet" for name in SIMULATIONS]
+
+
+def all_trajectories(wildcards):
+    return [file for name in SIMULATIONS for file in [topology(name), *parts(name).values()]]
+
+
+rule cluster:
+    message:
+        "Finding states in {wildcards.model}, seed {wildcards.seed}"
+    input:
+        latents,
+        # Representatives are cut out of the original trajectories. They are no reason to cluster again: if one of them
+        # changed, the latent changed with it.
+        trajectories=ancient(all_trajectories),
+        index=ancient(f"{STUDY}/frames/index.json"),
+    output:
+        labels=f"{STUDY}/clusters/{{model}}/seed{{seed}}/labels.parquet",
+        summary=report(
+            f"{STUDY}/clusters/{{model}}/seed{{seed}}/summary.csv",
+            caption="../report/states.rst",
+            category="States",
+            labels={"model": "{model}", "seed": "{seed}", "table": "populations"},
+        ),
+        transitions=report(
+            f"{STUDY}/clusters/{{model}}/seed{{seed}}/transitions.csv",
+            caption="../report/transitions.rst",
+            category="States",
+            labels={"model": "{model}", "seed": "{seed}", "table": "transitions"},
+        ),
+        about=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
+        representatives=directory(f"{STUDY}/clusters/{{model}}/seed{{seed}}/representatives"),
+    params:
+        options=options("cluster"),
+        code=code("cluster.py", "states.py", "representatives.py"),
+        folder=subpath(output.labels, parent=True),
+        latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
+    log:
+        f"{STUDY}/logs/cluster/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/cluster/{{model}}.seed{{seed}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m mdlatent.cluster --frames {input.index:q} --latent {params.latent:q} --options {params.options:q}"
+        " --output-dir {params.folder:q} --log {log:q}"
+
+
+rule evaluate:
+    message:
+        "Measuring {wildcards.model}, seed {wildcards.seed}"
+    input:
+        latents,
+        index=f"{STUDY}/frames/index.json",
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
+        clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
+    output:
+        f"{STUDY}/evaluation/{{model}}/seed{{seed}}.json",
+    params:
+        code=code("evaluate.py"),
+        folder=subpath(input.model, parent=True),
+        clusters=subpath(input.clusters, parent=True),
+        latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
+    log:
+        f"{STUDY}/logs/evaluate/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/evaluate/{{model}}.seed{{seed}}.tsv"
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    shell:
+        "python -m mdlatent.evaluate --frames {input.index:q} --model {params.folder:q} --latent {params.latent:q}"
+        " --clusters {params.clusters:q} --name {wildcards.model} --seed {wildcards.seed} --output {output:q} --log {log:q}"
+
+
+rule summarize_evaluation:
+    message:
+        "Putting all models into one table"
+    input:
+        runs("evaluation/{model}/seed{seed}.json"),
+    output:
+        report(
+            f"{STUDY}/evaluation/summary.csv",
+            caption="../report/evaluation.rst",
+            category="Models",
+            labels={"table": "all models and baselines"},
+        ),
+    params:
+        code=code("evaluate.py"),
+    log:
+        f"{STUDY}/logs/summarize_evaluation.log",
+    resources:
+        mem_mb=500,
+        runtime=10,
+    shell:
+        "python -m mdlatent.evaluate --summary {input:q} --output {output:q} --log {log:q}"
