@@ -1,0 +1,108 @@
+"""Map the frames of one simulation into a model's latent space.
+
+Writes a table with one row per frame: simulation, frame (number in the original trajectory), time_ps, split,
+z0 … z{d-1} (posterior mean) and reconstruction_rmse_nm (over the pair distances of the frame).
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdlatent import files, stage
+from mdlatent.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mdlatent.frames import FrameStore
+    from mdlatent.models.base import LatentModel
+
+log = logging.getLogger("mdlatent")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, map, write the table."""
+    parser = stage.parser("embed", __doc__)
+    parser.add_argument("--frames", type=Path, required=True, help="index.json of the frame store")
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a trained model")
+    parser.add_argument("--simulation", required=True, help="name of the simulation")
+    parser.add_argument("--output", type=Path, required=True, help="table to write (parquet)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="`auto`: a GPU if there is one"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    stage.limit_threads(args.threads)
+
+    from mdlatent import models
+    from mdlatent.frames import FrameStore
+    from mdlatent.training import choose_device
+
+    device = choose_device(args.device, args.threads)
+    model, metadata = models.load(args.model)
+    with FrameStore(args.frames) as store:
+        check_atoms(store, metadata, args.model)
+        table = embed(store, model.to(device), args.simulation, metadata["split"], device)
+    with files.write_beside(args.output) as temporary:
+        table.to_parquet(temporary, index=False)
+    log.info("%s: %d frames, mean error %.4f nm", args.output, len(table), table["reconstruction_rmse_nm"].mean())
+
+
+def embed(
+    store: "FrameStore", model: "LatentModel", simulation: str, split: dict[str, Any], device: str = "cpu"
+) -> "pd.DataFrame":
+    """The latent table of one simulation, see the head of this file.
+
+    Raises DataError if the simulation is not in the store or its frames do not map to numbers.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from mdlatent import splits
+
+    chosen = store.simulation(simulation)
+    z = np.empty((chosen.n_frames, model.latent_dim), np.float32)
+    error_nm = np.empty(chosen.n_frames, np.float32)
+    chunk = model.frames_at_once
+    pieces = store.iterate(chosen.start, chosen.stop, chunk)
+    for row, frames in stage.progress(pieces, -(-chosen.n_frames // chunk), f"embedding {simulation}"):
+        place = slice(row - chosen.start, row - chosen.start + len(frames))
+        latent, error = model.embed(torch.from_numpy(frames).to(device))
+        z[place], error_nm[place] = latent.cpu().numpy(), error.cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(error_nm) | ~np.isfinite(z).all(1))
+    if len(bad):
+        raise DataError(
+            f"simulation {simulation!r}: {len(bad)} frames map to NaN or infinity, the first is stored frame {bad[0]}; "
+            "check its coordinates, and the training of the model"
+        )
+    return pd.DataFrame(
+        {
+            "simulation": chosen.name,
+            "frame": store.frame_numbers(chosen),
+            "time_ps": store.times_ps(chosen),
+            "split": splits.labels(store, split)[chosen.name],
+            **{f"z{k}": z[:, k] for k in range(model.latent_dim)},
+            "reconstruction_rmse_nm": error_nm,
+        }
+    )
+
+
+def check_atoms(store: "FrameStore", metadata: dict[str, Any], path: Path) -> None:
+    """Raise DataError unless the store holds the atoms that the model was trained on, in the same order."""
+    wanted, got = metadata["atoms"], store.atoms
+    advice = "map the frames with a model trained on these atoms, or train it again"
+    if len(got) != len(wanted):
+        raise DataError(f"{path}: was trained on {len(wanted)} atoms, the frame store holds {len(got)}; {advice}")
+    differing = [k for k, (a, b) in enumerate(zip(wanted, got, strict=True)) if a != b]
+    if differing:
+        k = differing[0]
+        raise DataError(
+            f"{path}: was trained on other atoms than the frame store holds: {len(differing)} differ, the first is "
+            f"atom {k}, expected {wanted[k]!r}, got {got[k]!r}; {advice}"
+        )
+
+
+if __name__ == "__main__":
+    stage.run(main)

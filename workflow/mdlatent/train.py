@@ -1,0 +1,222 @@
+"""Train (or fit) one model with one seed on the training frames of a study.
+
+Writes model.pt, history.csv and config.yaml into the output folder. Stopped by SIGTERM or SIGUSR1, it saves a
+checkpoint and exits with code 75; the same command then goes on from there.
+"""
+
+import hashlib
+import logging
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdlatent import __version__, config, files, stage
+from mdlatent.errors import DataError
+from mdlatent.model_names import find_model, model_name
+
+if TYPE_CHECKING:
+    from mdlatent.feed import Feed
+    from mdlatent.frames import FrameStore
+    from mdlatent.models.base import LatentModel
+    from mdlatent.training import Row
+
+log = logging.getLogger("mdlatent")
+
+# Settings that decide how a training runs, not what comes out of it.
+WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, train, write the results."""
+    parser = stage.parser("train", __doc__)
+    parser.add_argument("--frames", type=Path, required=True, help="index.json of the frame store")
+    parser.add_argument("--model", required=True, help="name of the model in the section `models`")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for model.pt, history.csv, config.yaml")
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, kept until it is done")
+    stage.add_options(parser)
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    values = stage.read_options(args.options, "models", "train", "split")
+    entry = find_model(values["models"], args.model)
+    settings = config.train_settings(values, entry)
+    stage.limit_threads(settings["threads"])
+
+    from mdlatent import splits
+    from mdlatent.frames import FrameStore
+    from mdlatent.training import choose_device
+
+    device = choose_device(settings["device"], settings["threads"])
+    with FrameStore(args.frames) as store:
+        labels = np.concatenate([*splits.labels(store, values["split"]).values()])
+        rows = {name: np.flatnonzero(labels == name) for name in ("train", "validation")}
+        data = data_hash(store, rows)
+        log.info(
+            "%s: %d training and %d validation frames of %d atoms, on %s",
+            args.model, len(rows["train"]), len(rows["validation"]), store.n_atoms, device,
+        )  # fmt: skip
+        start = time.monotonic()
+        model, notes = run(store, rows, entry, settings, args.seed, device, args.output_dir, args.checkpoints, data)
+        notes["measured"] |= {"peak_memory_gb": peak_memory_gb(device), "seconds": round(time.monotonic() - start, 2)}
+        metadata = {
+            "model": model_name(entry),
+            "seed": args.seed,
+            "atoms": store.atoms,
+            "n_atoms": store.n_atoms,
+            "split": values["split"],
+            "train": settings,
+            "data_sha256": data,
+            "mdlatent": __version__,
+        }
+    record = {
+        "model": metadata["model"],
+        "family": model.family,
+        "latent_dim": model.latent_dim,
+        "n_atoms": model.n_atoms,
+        "seed": args.seed,
+        "n_frames": {name: len(some) for name, some in rows.items()},
+        "train": settings,
+        "split": values["split"],
+        "data_sha256": data,
+        **notes,
+        "versions": versions(device),
+    }
+    import yaml
+
+    from mdlatent import models
+    from mdlatent.checkpoint import Checkpoints
+
+    files.write_text(args.output_dir / "config.yaml", yaml.safe_dump(record, sort_keys=False))
+    models.save(args.output_dir / "model.pt", model, metadata)
+    Checkpoints(args.checkpoints, notes["key"]).clear()
+    log.info("%s: %s", args.output_dir / "model.pt", notes["weights"])
+
+
+def run(
+    store: "FrameStore",
+    rows: dict[str, np.ndarray],
+    entry: dict[str, Any],
+    settings: dict[str, Any],
+    seed: int,
+    device: str,
+    output_dir: Path,
+    checkpoints: Path,
+    data: str,
+) -> "tuple[LatentModel, dict[str, Any]]":
+    """Build and train or fit the model; write history.csv as it goes. Returns the model and notes for config.yaml."""
+    import torch
+
+    from mdlatent import models, training
+    from mdlatent.checkpoint import Checkpoints, key_of
+    from mdlatent.feed import Feed
+
+    torch.manual_seed(seed)
+    model = models.build(entry["family"], store.n_atoms, entry["latent_dim"])
+    log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
+    batch_size = settings["batch_size"]
+    feed = Feed(store, rows["train"], batch_size, seed, device=device)
+    validation = Feed(store, rows["validation"], batch_size, shuffle=False, device=device)
+    history = output_dir / "history.csv"
+    key = key_of(entry["family"], entry["latent_dim"], _effective(settings), seed, data, __version__)
+    if model.fitted == "direct":
+        start, cpu = time.monotonic(), time.process_time()
+        model.fit(store, rows["train"])
+        cpu_s = time.process_time() - cpu
+        model.to(device).eval()
+        row = {
+            "epoch": 0,
+            "train_reconstruction": mean_square_error(model, feed),
+            "validation_reconstruction": mean_square_error(model, validation) if len(validation) else None,
+            "active_dimensions": model.latent_dim,
+            "seconds": time.monotonic() - start,
+        }
+        row |= {f"{name}_loss": row[f"{name}_reconstruction"] for name in ("train", "validation")}
+        write_history(history, [row])
+        weights, speed = "fitted in one step", len(feed) / max(cpu_s, 1e-9)
+    else:
+        stop = training.StopSignal()
+        model.prepare(store, rows["train"])
+        trained = training.train(
+            model.to(device),
+            feed,
+            validation,
+            settings,
+            seed,
+            Checkpoints(checkpoints, key),
+            lambda so_far: write_history(history, so_far),
+            stop,
+        )
+        weights, speed = trained.weights, trained.frames_per_cpu_second or 0.0
+    error = mean_square_error(model, validation) ** 0.5 if len(validation) else None
+    measured = {
+        "parameters": model.n_parameters,
+        "frames_per_cpu_second": round(speed, 2),
+        "validation_distance_rmse_nm": None if error is None else round(error, 5),
+    }
+    return model, {"weights": weights, "key": key, "measured": measured}
+
+
+def mean_square_error(model: "LatentModel", feed: "Feed") -> float:
+    """Mean over frames and pairs of the squared error of the distances of posterior means, in nm²."""
+    total = 0.0
+    for batch in feed.batches():
+        for piece in batch.split(model.frames_at_once):
+            total += float(model.embed(piece)[1].double().square().sum())
+    return total / len(feed)
+
+
+def data_hash(store: "FrameStore", rows: dict[str, np.ndarray]) -> str:
+    """SHA-256 of atoms, coordinates and split of the frames that decide a training."""
+    from mdlatent.feed import READ_ROWS, iterate_rows
+
+    result = hashlib.sha256("\n".join(store.atoms).encode())
+    for name, some in rows.items():
+        result.update(f"\n{name} {len(some)}\n".encode())
+        for frames in iterate_rows(store, some, READ_ROWS):
+            if not np.isfinite(frames).all():
+                raise DataError(f"{store.path}: {name} frames hold NaN or infinite coordinates; run featurize again")
+            result.update(frames)
+    return result.hexdigest()
+
+
+def write_history(path: Path, rows: "list[Row]") -> None:
+    """Write the history as CSV; what a model does not have stays empty."""
+    from mdlatent.training import COLUMNS
+
+    lines = [",".join(COLUMNS)]
+    lines += [",".join("" if (value := row.get(name)) is None else f"{value:.9g}" for name in COLUMNS) for row in rows]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def peak_memory_gb(device: str) -> float:
+    """Largest resident memory of this process so far in 1e9 bytes; on a GPU, what torch allocated there."""
+    if device == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
+
+
+def versions(device: str) -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    import torch
+
+    result = {
+        "mdlatent": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a class of its own, which YAML refuses
+        "numpy": np.__version__,
+    }
+    return result | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
+
+
+def _effective(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+
+
+if __name__ == "__main__":
+    stage.run(main)
