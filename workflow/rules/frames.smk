@@ -70,6 +70,8 @@ rule select_atoms:
     resources:
         mem_mb=2000,
         runtime=60,
+    conda:
+        "../../envs/frames.yaml"
     shell:
         "python -m mdlatent.select_atoms --simulations {params.simulations:q} --options {params.options:q}"
         " --output {output:q} --log {log:q}"
@@ -94,6 +96,8 @@ rule featurize:
     resources:
         mem_mb=2000,
         runtime=240,
+    conda:
+        "../../envs/frames.yaml"
     shell:
         "python -m mdlatent.featurize --simulation {wildcards.simulation} --part {wildcards.part}"
         " --topology {input.topology:q} --trajectory {input.trajectory:q} --atoms {input.atoms:q}"
@@ -117,6 +121,8 @@ rule index_frames:
     resources:
         mem_mb=500,
         runtime=30,
+    conda:
+        "../../envs/frames.yaml"
     shell:
         "python -m mdlatent.index_frames --atoms {input.atoms:q} --simulations {params.simulations:q}"
         " --options {params.options:q} --output {output:q} --log {log:q}"
@@ -139,6 +145,8 @@ rule compute_distances:
     resources:
         mem_mb=2000,
         runtime=240,
+    conda:
+        "../../envs/frames.yaml"
     shell:
         "python -m mdlatent.compute_distances --frames {input.index:q} --simulation {wildcards.simulation}"
         " --output {output:q} --log {log:q}"

@@ -37,6 +37,8 @@ rule train_model:
     resources:
         mem_mb=4000,
         runtime=720,
+    conda:
+        "../../envs/learn.yaml"
     shell:
         "python -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
         " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log {log:q}"
@@ -60,6 +62,8 @@ rule embed:
     resources:
         mem_mb=3000,
         runtime=240,
+    conda:
+        "../../envs/learn.yaml"
     shell:
         "python -m mdlatent.embed --frames {input.index:q} --model {input.model:q} --simulation {wildcards.simulation}"
         " --output {output:q} --log {log:q}"

@@ -36,6 +36,8 @@ rule make_report:
     resources:
         mem_mb=3000,
         runtime=60,
+    conda:
+        "../../envs/report.yaml"
     shell:
         "python -m mdlatent.report --study-dir {params.study:q} --options {params.options:q} --models {params.models:q}"
         " --output {output.page:q} --summary {output.summary:q} --log {log:q}"

@@ -55,6 +55,8 @@ rule fetch_topology:
     resources:
         mem_mb=500,
         runtime=720,
+    conda:
+        "../../envs/sources.yaml"
     shell:
         "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q}"
         " --options {FETCH_OPTIONS:q} --log {log:q}"
@@ -81,6 +83,8 @@ rule fetch_trajectory:
     resources:
         mem_mb=1000,
         runtime=1440,
+    conda:
+        "../../envs/sources.yaml"
     shell:
         "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q} --topology {input.topology:q}"
         " --options {FETCH_OPTIONS:q} --log {log:q}"
@@ -110,6 +114,8 @@ rule simulate:
     resources:
         mem_mb=2000,
         runtime=1440,
+    conda:
+        "../../envs/sources.yaml"
     shell:
         "python -m mdlatent.simulate --simulation {params.simulation:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --state-dir {params.state:q} --log {log:q}"

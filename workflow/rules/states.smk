@@ -52,6 +52,8 @@ rule cluster:
     resources:
         mem_mb=4000,
         runtime=240,
+    conda:
+        "../../envs/learn.yaml"
     shell:
         "python -m mdlatent.cluster --frames {input.index:q} --latent {params.latent:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --log {log:q}"
@@ -79,6 +81,8 @@ rule evaluate:
     resources:
         mem_mb=3000,
         runtime=120,
+    conda:
+        "../../envs/learn.yaml"
     shell:
         "python -m mdlatent.evaluate --frames {input.index:q} --model {params.folder:q} --latent {params.latent:q}"
         " --clusters {params.clusters:q} --name {wildcards.model} --seed {wildcards.seed} --output {output:q} --log {log:q}"
@@ -103,5 +107,7 @@ rule summarize_evaluation:
     resources:
         mem_mb=500,
         runtime=10,
+    conda:
+        "../../envs/learn.yaml"
     shell:
         "python -m mdlatent.evaluate --summary {input:q} --output {output:q} --log {log:q}"

@@ -1,0 +1,161 @@
+"""The configuration: every mistake is named with its place, what was got and what was expected."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT
+from mdlatent import config
+from mdlatent.errors import ConfigError
+
+STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
+
+
+@pytest.fixture
+def demo() -> dict:
+    return config.read(ROOT / "config.yaml")
+
+
+def load_text(tmp_path: Path, text: str) -> dict:
+    (tmp_path / "study.yaml").write_text(text)
+    return config.load(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_in_the_repository_is_valid(path):
+    values = config.load(path)
+    assert values["simulations"]
+    assert all(model["name"] for model in values["models"])
+
+
+def test_defaults_are_filled_in_without_touching_what_was_given(demo):
+    before = copy.deepcopy(demo)
+    values = config.resolve(demo)
+    assert demo == before
+    assert values["cluster"]["n_representatives"] == 5
+    assert values["train"]["epochs"] == demo["train"]["epochs"]
+    assert values["models"][0]["name"] == "conv2d-d3"
+    assert values["distances"] == {"store": False}
+
+
+def test_a_resolved_configuration_resolves_to_itself(demo):
+    once = config.resolve(demo)
+    assert config.resolve(once) == once
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"clutser": {}}, "unknown key 'clutser'; did you mean 'cluster'?"),
+        ({"train": {"epoch": 3}}, "unknown key 'epoch' in 'train'; did you mean 'epochs'?"),
+        ({"train": {"epochs": "ten"}}, "train.epochs: got 'ten' (text), expected a whole number"),
+        ({"train": {"epochs": 0}}, "train.epochs: got 0 (a whole number), expected at least 1"),
+        ({"train": {"learning_rate": 0}}, "expected more than 0"),
+        ({"cluster": {"selection_method": "eon"}}, "expected one of eom, leaf (did you mean 'eom'?)"),
+        ({"models": []}, "models: got [] (a list), expected at least this many entries: 1"),
+        ({"models": [{"family": "conv2"}]}, "did you mean 'conv2d'?"),
+        ({"models": [{"family": "conv2d"}, {"family": "conv2d"}]}, "'conv2d-d3' stands 2 times"),
+        ({"models": [{"family": "conv2d", "train": {"epoch": 1}}]}, "unknown key 'epoch'"),
+        ({"study": "a/b"}, "becomes part of file names"),
+        ({"split": {"n_blocks": 3, "test_blocks": [3]}}, "got block 3, expected 0 to 2"),
+        ({"split": {"n_blocks": 2, "test_blocks": [0, 1]}}, "none is left to train on"),
+        ({"split": {"by": "simulation", "test_simulations": ["trpcgae"]}}, "did you mean 'trpcage'?"),
+        ({"simulations": [{"name": "a", "catalogue": "trpcge"}]}, "did you mean 'trpcage'?"),
+        ({"simulations": [{"name": "a"}]}, "expected exactly one of `catalogue`, `simulate`, or `trajectory`"),
+        ({"simulations": [{"name": "a", "trajectory": ["x.xtc"]}]}, "`topology` is missing"),
+        ({"simulations": [{"name": "a", "catalogue": "trpcage"}] * 2}, "'a' is named 2 times"),
+        ({"simulations": [{"name": "a", "catalogue": "trpcage", "role": "embed"}]}, "nothing to train on"),
+        ({"simulations": "no-such.tsv"}, "there is no such file"),
+        ({"seeds": [1, 1]}, "each entry only once"),
+    ],
+)
+def test_each_mistake_is_explained(demo, change, expected):
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(demo | change)
+    assert expected in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once_with_their_lines(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, "study: x\nmodels:\n  - family: conv2d\n    latent_dim: zero\nsimulations:\n  - nmae: a\n")
+    lines = str(caught.value).splitlines()
+    assert any("study.yaml, line 4: models.0.latent_dim: got 'zero'" in line for line in lines)
+    assert any("study.yaml, line 6: unknown key 'nmae'" in line and "'name'?" in line for line in lines)
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    with pytest.raises(ConfigError, match="line 2"):
+        load_text(tmp_path, "study: x\nmodels: [\n")
+
+
+@pytest.mark.parametrize("separator", ["\t", ","], ids=["tsv", "csv"])
+def test_a_table_file_says_the_same_as_the_inline_list(tmp_path, demo, separator):
+    for name in ("top.pdb", "b.dcd", "a.dcd"):
+        (tmp_path / name).write_text("x")
+    suffix = ".csv" if separator == "," else ".tsv"
+    table = tmp_path / f"simulations{suffix}"
+    rows = [
+        ["name", "topology", "trajectory", "time_step_ps", "role"],
+        ["one", f"{tmp_path}/top.pdb", f"{tmp_path}/b.dcd;{tmp_path}/a.dcd", "2.5", ""],
+        ["two", f"{tmp_path}/top.pdb", f"{tmp_path}/*.dcd", "1", "embed"],
+    ]
+    table.write_text("".join(separator.join(row) + "\n" for row in rows))
+    one, two = config.resolve(demo | {"simulations": str(table)})["simulations"]
+    assert one["trajectory"] == [f"{tmp_path}/b.dcd", f"{tmp_path}/a.dcd"]  # order as given
+    assert one["time_step_ps"] == 2.5
+    assert one["role"] == "train"
+    assert two["trajectory"] == [f"{tmp_path}/a.dcd", f"{tmp_path}/b.dcd"]  # a glob is sorted
+    assert two["role"] == "embed"
+
+
+def test_a_wrong_number_in_a_table_names_file_and_line(tmp_path, demo):
+    (tmp_path / "t.tsv").write_text("name\tcatalogue\ttime_step_ps\na\ttrpcage\tfast\n")
+    with pytest.raises(ConfigError, match=r"t\.tsv, line 2: time_step_ps: got 'fast', expected a number"):
+        config.resolve(demo | {"simulations": str(tmp_path / "t.tsv")})
+
+
+def test_missing_files_and_missing_time_steps_are_seen_before_anything_runs(tmp_path, demo):
+    top, dcd = tmp_path / "top.pdb", tmp_path / "a.dcd"
+    row = {"name": "a", "topology": str(top), "trajectory": [str(dcd)]}
+    with pytest.raises(ConfigError, match="there is no file"):
+        config.resolve(demo | {"simulations": [row]})
+    with pytest.raises(ConfigError, match="no file matches"):
+        config.resolve(demo | {"simulations": [{**row, "trajectory": [str(tmp_path / "*.xtc")]}]})
+    top.write_text("x")
+    dcd.write_text("x")
+    with pytest.raises(ConfigError, match="stores no time: set `time_step_ps`"):
+        config.resolve(demo | {"simulations": [row]})
+
+
+def test_a_part_of_a_configuration_is_validated_on_its_own():
+    assert config.validate_part({"cluster": {"min_samples": 3}})["cluster"]["min_cluster_size"] == 100
+    with pytest.raises(ConfigError, match="min_samples"):
+        config.validate_part({"cluster": {"min_sample": 3}})
+
+
+def test_every_key_of_the_schema_has_a_meaning_and_every_default_obeys_it():
+    def walk(rules, path):
+        for key, rule in rules.get("properties", {}).items():
+            assert rule.get("description"), f"{path}{key} has no description"
+            if "default" in rule:
+                assert not config._mistakes(rule["default"], rule, config.Lines(()))
+            walk(rule, f"{path}{key}.")
+            walk(rule.get("items", {}), f"{path}{key}[].")
+
+    walk(config.schema(), "")
+
+
+def test_the_page_about_the_configuration_agrees_with_the_schema():
+    sys.path.insert(0, str(ROOT / "docs"))
+    import make_configuration
+
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == make_configuration.page(), "docs/configuration.md is out of date: run `make docs`"
+
+
+def test_keys_of_the_demo_are_commented():
+    text = (ROOT / "config.yaml").read_text()
+    assert yaml.safe_load(text)["study"] == "trpcage"
