@@ -6,6 +6,7 @@ training frames within `gap_frames` of any held-out frame are left out.
 """
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,8 @@ def label_blocks(n_frames: int, options: Mapping[str, Any]) -> np.ndarray:
     n_blocks, test = options["n_blocks"], sorted(options["test_blocks"])
     if test and test[-1] >= n_blocks:
         raise ConfigError(
-            f"split.test_blocks: got {test[-1]}, expected 0 to {n_blocks - 1} (split.n_blocks is {n_blocks}, counted from 0)"
+            f"split.test_blocks: got {test[-1]}, expected 0 to {n_blocks - 1}, "
+            f"for blocks count from 0 and split.n_blocks is {n_blocks}"
         )
     if len(test) >= n_blocks:
         raise ConfigError(f"split.test_blocks: all {n_blocks} blocks are held out; leave at least one for training")
@@ -70,7 +72,7 @@ def label_blocks(n_frames: int, options: Mapping[str, Any]) -> np.ndarray:
         )
     edges = np.arange(n_blocks + 1) * n_frames // n_blocks
     result = np.full(n_frames, "train", _TEXT)
-    for block, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for block, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
         if block in test:
             result[start:stop] = "test"
         else:
@@ -102,7 +104,7 @@ def _with_gaps(result: np.ndarray, gap_frames: int) -> np.ndarray:
 
 
 def _by_simulation(lengths: Mapping[str, int], options: Mapping[str, Any], embedded: set[str]) -> dict[str, np.ndarray]:
-    """Whole simulations held out; where no simulation is named for validation, the end of each training one is taken."""
+    """Whole simulations held out; where none is named for validation, the end of each training one is taken."""
     test, validation = options["test_simulations"], options["validation_simulations"]
     for key, names in (("test_simulations", test), ("validation_simulations", validation)):
         for name in names:
