@@ -89,11 +89,16 @@ def featurize(
     return writer.n_frames, trajectory.n_frames, mended
 
 
+def part_number(text: str) -> int:
+    """The number in `0` or `part000`."""
+    return int(text.removeprefix("part"))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, read, write."""
     parser = stage.parser("featurize", __doc__)
     parser.add_argument("--simulation", required=True, help="name of the simulation")
-    parser.add_argument("--part", type=int, default=0, help="number of the trajectory part, from 0")
+    parser.add_argument("--part", type=part_number, default=0, help="trajectory part, `0` or `part000`")
     parser.add_argument("--topology", type=Path, required=True)
     parser.add_argument("--trajectory", type=Path, required=True)
     parser.add_argument("--atoms", type=Path, required=True, help="atoms.json of the select_atoms stage")

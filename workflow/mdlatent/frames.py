@@ -98,7 +98,7 @@ def write_part(
     import h5py
 
     path = Path(path)
-    with files.write_beside(path) as temporary, _plain_os_errors(path), h5py.File(temporary, "w") as file:
+    with files.write_beside(path) as temporary, plain_os_errors(path), h5py.File(temporary, "w") as file:
         writer = PartWriter(file, n_atoms)
         yield writer
         source = writer.n_frames if writer.n_frames_source is None else writer.n_frames_source
@@ -113,7 +113,7 @@ def write_part(
 
 
 @contextlib.contextmanager
-def _plain_os_errors(path: Path) -> Iterator[None]:
+def plain_os_errors(path: Path) -> Iterator[None]:
     """Turn HDF5's reports of a failed write into OSError with the error number of the system."""
     try:
         yield
