@@ -30,7 +30,8 @@ def read_parts(simulation: dict[str, Any], n_atoms: int, folder: Path) -> list[d
             times = file["time_ps"][:]
         if found != n_atoms:
             raise DataError(
-                f"{part['file']} holds {found} atoms, atoms.json has {n_atoms}; delete it and run the featurize stage again"
+                f"{part['file']} holds {found} atoms, atoms.json has {n_atoms}; "
+                "delete it and run the featurize stage again"
             )
         if simulation.get("time_step_ps") is None:
             demand_times(times, simulation["name"], part)
@@ -69,8 +70,9 @@ def demand_training_frames(n_train: int, options: dict[str, Any]) -> None:
         batch = config.train_settings(options, model)["batch_size"]
         if n_train < batch:
             raise DataError(
-                f"training has {n_train} frames, train.batch_size is {batch} (model family {model['family']}): set it to at "
-                f"most {n_train}, or give longer trajectories, lower featurize.stride, split.gap_frames or fewer test_blocks"
+                f"training has {n_train} frames, train.batch_size is {batch} (model family {model['family']}): "
+                f"set it to at most {n_train}, or give longer trajectories, a lower featurize.stride or split.gap_frames, "
+                "or fewer split.test_blocks"
             )
 
 
@@ -86,8 +88,8 @@ def build_index(simulations: list[dict[str, Any]], atoms: dict[str, Any], option
         n_frames = sum(part["n_frames"] for part in parts)
         if n_frames < 2:
             raise DataError(
-                f"simulation {simulation['name']!r} has {n_frames} stored frame{'s' * (n_frames != 1)}, expected at least 2; "
-                "give a longer trajectory or lower featurize.stride"
+                f"simulation {simulation['name']!r} has {n_frames} stored frame{'s' * (n_frames != 1)}, "
+                "expected at least 2; give a longer trajectory or lower featurize.stride"
             )
         entries.append(
             {
@@ -124,7 +126,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--simulations",
         required=True,
-        help='JSON: [{"name", "role", "time_step_ps", "temperature_k", "topology", "parts": [{"file", "trajectory"}]}, …]',
+        help='JSON: [{"name", "role", "time_step_ps", "temperature_k", "topology", '
+        '"parts": [{"file", "trajectory"}, …]}, …]',
     )
     parser.add_argument("--output", type=Path, required=True, help="index.json")
     stage.add_options(parser)
