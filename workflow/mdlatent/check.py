@@ -52,11 +52,12 @@ def check_results_folder(folder: Path) -> None:
 
 def check_sequences(config: dict[str, Any]) -> None:
     """Raise ConfigError if a peptide that is to be simulated cannot be built."""
-    from mdlatent import peptide
+    sequences = [row["simulate"] for row in config["simulations"] if "simulate" in row]
+    if sequences:
+        from mdlatent import peptide
 
-    for row in config["simulations"]:
-        if "simulate" in row:
-            peptide.parse(row["simulate"])
+        for sequence in sequences:
+            peptide.parse(sequence)
 
 
 def check_local_files(config: dict[str, Any]) -> None:

@@ -19,12 +19,15 @@ from mdlatent.errors import MdlatentError
 # unless conda or a container brings its own.
 DEPLOYED = any(str(method) in ("conda", "apptainer") for method in workflow.deployment_settings.deployment_method)
 shell.prefix(
-    f"export PYTHONPATH='{PACKAGE}':${{PYTHONPATH:-}}; "
+    f"export PYTHONPATH='{PACKAGE}'${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     + ("" if DEPLOYED else f"export PATH='{Path(sys.executable).parent}':$PATH; ")
 )
 
 try:
-    CONFIG = configuration.resolve(config, [Path(name) for name in workflow.configfiles or workflow.overwrite_configfiles])
+    CONFIG = configuration.resolve(
+        config,
+        [Path(name) for name in workflow.configfiles or workflow.overwrite_configfiles],
+    )
     if workflow.is_main_process:
         check.before_first_job(CONFIG)
 except MdlatentError as error:

@@ -24,7 +24,12 @@ def selection_records():
     """What `select_atoms` must know of each simulation."""
     return json.dumps(
         [
-            {"name": name, "topology": topology(name), "first_part": next(iter(parts(name).values())), "role": row["role"]}
+            {
+                "name": name,
+                "topology": topology(name),
+                "first_part": next(iter(parts(name).values())),
+                "role": row["role"],
+            }
             for name, row in SIMULATIONS.items()
         ]
     )
@@ -51,53 +56,60 @@ def part_trajectory(wildcards):
     return parts(wildcards.simulation)[wildcards.part]
 
 
+def own_stored_parts(wildcards):
+    return stored_parts(wildcards.simulation)
+
+
 rule select_atoms:
-    message:
-        "Choosing the atoms to map"
     input:
         topologies,
         first_parts,
     output:
         f"{STUDY}/frames/atoms.json",
-    params:
-        simulations=selection_records(),
-        options=options("featurize"),
-        code=code("select_atoms.py", "reduction.py"),
     log:
         f"{STUDY}/logs/select_atoms.log",
     benchmark:
         f"{STUDY}/benchmarks/select_atoms.tsv"
+    conda:
+        "../../envs/frames.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
-    conda:
-        "../../envs/frames.yaml"
+    params:
+        simulations=selection_records(),
+        options=options("featurize"),
+        code=code("select_atoms.py", "reduction.py"),
+    message:
+        "Choosing the atoms to map"
     shell:
         "python -m mdlatent.select_atoms --simulations {params.simulations:q} --options {params.options:q}"
         " --output {output:q} --log {log:q}"
 
 
 rule featurize:
-    message:
-        "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
     input:
-        atoms=f"{STUDY}/frames/atoms.json",
+        # A new simulation rewrites the list of atoms, but changes nobody else's: no reason to read all again. What does
+        # change them is the section `featurize`, or, when they are chosen by the data, that data.
+        first_parts,
+        atoms=ancient(f"{STUDY}/frames/atoms.json"),
         topology=fetched_topology,
         trajectory=part_trajectory,
     output:
         f"{STUDY}/frames/{{simulation}}/{{part}}.h5",
-    params:
-        options=options("featurize"),
-        code=code("featurize.py", "frames.py"),
     log:
         f"{STUDY}/logs/featurize/{{simulation}}.{{part}}.log",
     benchmark:
         f"{STUDY}/benchmarks/featurize/{{simulation}}.{{part}}.tsv"
+    conda:
+        "../../envs/frames.yaml"
     resources:
         mem_mb=2000,
         runtime=240,
-    conda:
-        "../../envs/frames.yaml"
+    params:
+        options=options("featurize"),
+        code=code("featurize.py", "frames.py"),
+    message:
+        "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
     shell:
         "python -m mdlatent.featurize --simulation {wildcards.simulation} --part {wildcards.part}"
         " --topology {input.topology:q} --trajectory {input.trajectory:q} --atoms {input.atoms:q}"
@@ -105,48 +117,48 @@ rule featurize:
 
 
 rule index_frames:
-    message:
-        "Listing the stored frames"
     input:
         parts=all_stored_parts,
         atoms=f"{STUDY}/frames/atoms.json",
     output:
         f"{STUDY}/frames/index.json",
+    log:
+        f"{STUDY}/logs/index_frames.log",
+    conda:
+        "../../envs/frames.yaml"
+    resources:
+        mem_mb=500,
+        runtime=30,
     params:
         simulations=index_records(),
         options=options("split", "train", "models"),
         code=code("index_frames.py", "splits.py"),
-    log:
-        f"{STUDY}/logs/index_frames.log",
-    resources:
-        mem_mb=500,
-        runtime=30,
-    conda:
-        "../../envs/frames.yaml"
+    message:
+        "Listing the stored frames"
     shell:
         "python -m mdlatent.index_frames --atoms {input.atoms:q} --simulations {params.simulations:q}"
         " --options {params.options:q} --output {output:q} --log {log:q}"
 
 
 rule compute_distances:
-    message:
-        "Writing the distances of {wildcards.simulation}"
     input:
-        index=f"{STUDY}/frames/index.json",
-        parts=all_stored_parts,
+        index=ancient(f"{STUDY}/frames/index.json"),
+        parts=own_stored_parts,
     output:
         f"{STUDY}/distances/{{simulation}}.h5",
-    params:
-        code=code("compute_distances.py", "distances.py"),
     log:
         f"{STUDY}/logs/compute_distances/{{simulation}}.log",
     benchmark:
         f"{STUDY}/benchmarks/compute_distances/{{simulation}}.tsv"
+    conda:
+        "../../envs/frames.yaml"
     resources:
         mem_mb=2000,
         runtime=240,
-    conda:
-        "../../envs/frames.yaml"
+    params:
+        code=code("compute_distances.py", "distances.py"),
+    message:
+        "Writing the distances of {wildcards.simulation}"
     shell:
         "python -m mdlatent.compute_distances --frames {input.index:q} --simulation {wildcards.simulation}"
         " --output {output:q} --log {log:q}"

@@ -13,57 +13,68 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+def training_parts(wildcards):
+    return [file for name, row in SIMULATIONS.items() if row["role"] == "train" for file in stored_parts(name)]
+
+
+def time_step_ps(wildcards):
+    """Stands in the index, and from there in the latent tables."""
+    return SIMULATIONS[wildcards.simulation].get("time_step_ps")
+
+
 rule train_model:
-    message:
-        "Training {wildcards.model}, seed {wildcards.seed}"
     input:
-        index=f"{STUDY}/frames/index.json",
-        parts=all_stored_parts,
+        # The index also lists simulations that are only mapped; what is trained on are these parts.
+        index=ancient(f"{STUDY}/frames/index.json"),
+        parts=training_parts,
     output:
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
         history=f"{STUDY}/models/{{model}}/seed{{seed}}/history.csv",
         config=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
+    log:
+        f"{STUDY}/logs/train_model/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/train_model/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    threads: train_threads
+    resources:
+        mem_mb=4000,
+        runtime=720,
     params:
         options=model_options,
         code=code("train.py", "training.py", "models/__init__.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",
-    log:
-        f"{STUDY}/logs/train_model/{{model}}.seed{{seed}}.log",
-    benchmark:
-        f"{STUDY}/benchmarks/train_model/{{model}}.seed{{seed}}.tsv"
-    threads: train_threads
-    resources:
-        mem_mb=4000,
-        runtime=720,
-    conda:
-        "../../envs/learn.yaml"
+    message:
+        "Training {wildcards.model}, seed {wildcards.seed}"
     shell:
         "python -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
         " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log {log:q}"
 
 
 rule embed:
-    message:
-        "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"
     input:
-        index=f"{STUDY}/frames/index.json",
-        parts=all_stored_parts,
+        index=ancient(f"{STUDY}/frames/index.json"),
+        parts=own_stored_parts,
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
     output:
         f"{STUDY}/latent/{{model}}/seed{{seed}}/{{simulation}}.parquet",
-    params:
-        code=code("embed.py"),
     log:
         f"{STUDY}/logs/embed/{{model}}.seed{{seed}}.{{simulation}}.log",
     benchmark:
         f"{STUDY}/benchmarks/embed/{{model}}.seed{{seed}}.{{simulation}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
     resources:
         mem_mb=3000,
         runtime=240,
-    conda:
-        "../../envs/learn.yaml"
+    params:
+        time_step_ps=time_step_ps,
+        code=code("embed.py"),
+    message:
+        "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"
     shell:
         "python -m mdlatent.embed --frames {input.index:q} --model {input.model:q} --simulation {wildcards.simulation}"
         " --output {output:q} --log {log:q}"

@@ -8,8 +8,6 @@ def report_models():
 
 
 rule make_report:
-    message:
-        "Writing the report"
     input:
         index=f"{STUDY}/frames/index.json",
         histories=runs("models/{model}/seed{seed}/history.csv"),
@@ -26,18 +24,20 @@ rule make_report:
             labels={"page": "the whole study"},
         ),
         summary=f"{STUDY}/summary.json",
+    log:
+        f"{STUDY}/logs/make_report.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=60,
     params:
         options=json.dumps(CONFIG, sort_keys=True),
         models=report_models(),
         code=code("report/__init__.py"),
         study=STUDY,
-    log:
-        f"{STUDY}/logs/make_report.log",
-    resources:
-        mem_mb=3000,
-        runtime=60,
-    conda:
-        "../../envs/report.yaml"
+    message:
+        "Writing the report"
     shell:
         "python -m mdlatent.report --study-dir {params.study:q} --options {params.options:q} --models {params.models:q}"
         " --output {output.page:q} --summary {output.summary:q} --log {log:q}"

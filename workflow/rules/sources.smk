@@ -38,41 +38,37 @@ def simulation_record(wildcards):
 
 
 rule fetch_topology:
-    message:
-        "Fetching the topology of {wildcards.simulation}"
     input:
         local_topology,
     output:
         file=f"{STUDY}/trajectories/{{simulation}}/topology.{{extension}}",
         source=f"{STUDY}/trajectories/{{simulation}}/topology.{{extension}}.source.json",
-    params:
-        uri=topology_uri,
     log:
         f"{STUDY}/logs/fetch/{{simulation}}.topology.{{extension}}.log",
     wildcard_constraints:
         simulation=any_of(FETCHED),
         extension=r"\w+",
+    conda:
+        "../../envs/sources.yaml"
     resources:
         mem_mb=500,
         runtime=720,
-    conda:
-        "../../envs/sources.yaml"
+    params:
+        uri=topology_uri,
+    message:
+        "Fetching the topology of {wildcards.simulation}"
     shell:
         "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q}"
         " --options {FETCH_OPTIONS:q} --log {log:q}"
 
 
 rule fetch_trajectory:
-    message:
-        "Fetching {wildcards.part} of {wildcards.simulation}"
     input:
         local_part,
         topology=fetched_topology,
     output:
         file=f"{STUDY}/trajectories/{{simulation}}/{{part}}.{{extension}}",
         source=f"{STUDY}/trajectories/{{simulation}}/{{part}}.{{extension}}.source.json",
-    params:
-        uri=part_uri,
     log:
         f"{STUDY}/logs/fetch/{{simulation}}.{{part}}.{{extension}}.log",
     benchmark:
@@ -80,24 +76,37 @@ rule fetch_trajectory:
     wildcard_constraints:
         simulation=any_of(FETCHED),
         extension=r"\w+",
+    conda:
+        "../../envs/sources.yaml"
     resources:
         mem_mb=1000,
         runtime=1440,
-    conda:
-        "../../envs/sources.yaml"
+    params:
+        uri=part_uri,
+    message:
+        "Fetching {wildcards.part} of {wildcards.simulation}"
     shell:
         "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q} --topology {input.topology:q}"
         " --options {FETCH_OPTIONS:q} --log {log:q}"
 
 
 rule simulate:
-    message:
-        "Simulating {wildcards.simulation}"
     output:
         topology=f"{STUDY}/trajectories/{{simulation}}/topology.pdb",
         topology_source=f"{STUDY}/trajectories/{{simulation}}/topology.pdb.source.json",
         trajectory=f"{STUDY}/trajectories/{{simulation}}/part000.dcd",
         source=f"{STUDY}/trajectories/{{simulation}}/part000.dcd.source.json",
+    log:
+        f"{STUDY}/logs/simulate/{{simulation}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/simulate/{{simulation}}.tsv"
+    wildcard_constraints:
+        simulation=any_of(SIMULATED),
+    conda:
+        "../../envs/sources.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=1440,
     params:
         simulation=simulation_record,
         options=options("simulate"),
@@ -105,17 +114,8 @@ rule simulate:
         folder=subpath(output.trajectory, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: the run goes on from here.
         state=f"{STUDY}/checkpoints/simulate/{{simulation}}",
-    log:
-        f"{STUDY}/logs/simulate/{{simulation}}.log",
-    benchmark:
-        f"{STUDY}/benchmarks/simulate/{{simulation}}.tsv"
-    wildcard_constraints:
-        simulation=any_of(SIMULATED),
-    resources:
-        mem_mb=2000,
-        runtime=1440,
-    conda:
-        "../../envs/sources.yaml"
+    message:
+        "Simulating {wildcards.simulation}"
     shell:
         "python -m mdlatent.simulate --simulation {params.simulation:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --state-dir {params.state:q} --log {log:q}"

@@ -16,8 +16,6 @@ def all_trajectories(wildcards):
 
 
 rule cluster:
-    message:
-        "Finding states in {wildcards.model}, seed {wildcards.seed}"
     input:
         latents,
         # Representatives are cut out of the original trajectories. They are no reason to cluster again: if one of them
@@ -40,57 +38,57 @@ rule cluster:
         ),
         about=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
         representatives=directory(f"{STUDY}/clusters/{{model}}/seed{{seed}}/representatives"),
+    log:
+        f"{STUDY}/logs/cluster/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/cluster/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
     params:
         options=options("cluster"),
         code=code("cluster.py", "states.py", "representatives.py"),
         folder=subpath(output.labels, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
-    log:
-        f"{STUDY}/logs/cluster/{{model}}.seed{{seed}}.log",
-    benchmark:
-        f"{STUDY}/benchmarks/cluster/{{model}}.seed{{seed}}.tsv"
-    resources:
-        mem_mb=4000,
-        runtime=240,
-    conda:
-        "../../envs/learn.yaml"
+    message:
+        "Finding states in {wildcards.model}, seed {wildcards.seed}"
     shell:
         "python -m mdlatent.cluster --frames {input.index:q} --latent {params.latent:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --log {log:q}"
 
 
 rule evaluate:
-    message:
-        "Measuring {wildcards.model}, seed {wildcards.seed}"
     input:
         latents,
-        index=f"{STUDY}/frames/index.json",
+        index=ancient(f"{STUDY}/frames/index.json"),
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
         clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
     output:
         f"{STUDY}/evaluation/{{model}}/seed{{seed}}.json",
+    log:
+        f"{STUDY}/logs/evaluate/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/evaluate/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=120,
     params:
         code=code("evaluate.py"),
         folder=subpath(input.model, parent=True),
         clusters=subpath(input.clusters, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
-    log:
-        f"{STUDY}/logs/evaluate/{{model}}.seed{{seed}}.log",
-    benchmark:
-        f"{STUDY}/benchmarks/evaluate/{{model}}.seed{{seed}}.tsv"
-    resources:
-        mem_mb=3000,
-        runtime=120,
-    conda:
-        "../../envs/learn.yaml"
+    message:
+        "Measuring {wildcards.model}, seed {wildcards.seed}"
     shell:
         "python -m mdlatent.evaluate --frames {input.index:q} --model {params.folder:q} --latent {params.latent:q}"
         " --clusters {params.clusters:q} --name {wildcards.model} --seed {wildcards.seed} --output {output:q} --log {log:q}"
 
 
 rule summarize_evaluation:
-    message:
-        "Putting all models into one table"
     input:
         runs("evaluation/{model}/seed{seed}.json"),
     output:
@@ -100,14 +98,16 @@ rule summarize_evaluation:
             category="Models",
             labels={"table": "all models and baselines"},
         ),
-    params:
-        code=code("evaluate.py"),
     log:
         f"{STUDY}/logs/summarize_evaluation.log",
+    conda:
+        "../../envs/learn.yaml"
     resources:
         mem_mb=500,
         runtime=10,
-    conda:
-        "../../envs/learn.yaml"
+    params:
+        code=code("evaluate.py"),
+    message:
+        "Putting all models into one table"
     shell:
         "python -m mdlatent.evaluate --summary {input:q} --output {output:q} --log {log:q}"

@@ -1,0 +1,169 @@
+"""The demo study, end to end: it runs, it is finished, it can be repeated, and only what depends on a change reruns."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas
+import pytest
+import yaml
+
+from conftest import ROOT
+
+pytestmark = pytest.mark.workflow
+
+CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo, run once for all tests here."""
+    from workflow_study import Study
+
+    study = Study(tmp_path_factory.mktemp("demo"))
+    shutil.copy(ROOT / "config.yaml", study.config)
+    study.output = study.run()
+    return study
+
+
+@pytest.fixture(scope="module")
+def results(demo):
+    return demo.folder / "results" / "trpcage"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_plans(study, path):
+    shutil.copy(path, study.config)
+    text = study.run("--dry-run")
+    assert {"all", "make_report", "train_model", "cluster"} <= study.jobs(text)
+
+
+def test_the_plan_of_the_demo_is_ready_quickly(study):
+    shutil.copy(ROOT / "config.yaml", study.config)
+    start = time.monotonic()
+    study.run("--dry-run", "--quiet", "all")
+    assert time.monotonic() - start < 5
+
+
+def test_nothing_is_left_to_do(demo):
+    assert "Nothing to be done" in demo.run()
+
+
+def test_two_clear_states_are_found(results):
+    about = json.loads((results / "clusters/pca_distances-d3/seed0/cluster.json").read_text())
+    assert about["n_states"] == 2
+    assert about["noise_fraction"] < 0.15
+    labels = pandas.read_parquet(results / "clusters/pca_distances-d3/seed0/labels.parquet")
+    counts = labels["label"].value_counts()
+    assert 2400 < counts[0] < 2700
+    assert 1700 < counts[1] < 2100
+
+
+def test_the_models_reconstruct_held_out_time(results):
+    table = pandas.read_csv(results / "evaluation/summary.csv")
+    errors = table[table["metric"] == "heldout_distance_rmse"].groupby("model")["value"].first()
+    assert errors["pca_distances-d3"] == pytest.approx(0.0348, abs=0.003)  # nm
+    assert errors["conv2d-d3"] < 0.040
+
+
+def test_held_out_frames_are_blocks_of_time_and_never_trained_on(results):
+    latent = pandas.read_parquet(results / "latent/conv2d-d3/seed0/trpcage.parquet")
+    assert len(latent) == 4999
+    test = np.flatnonzero(latent["split"] == "test")
+    assert len(np.flatnonzero(np.diff(test) > 1)) == 1  # two blocks
+    assert len(test) == pytest.approx(0.4 * 4999, abs=2)
+    trained = np.flatnonzero(latent["split"] == "train")
+    assert np.abs(trained[:, None] - test[None, ::50]).min() > 10
+
+
+def test_representatives_are_frames_of_the_original_trajectory(results, trpcage):
+    import mdtraj
+
+    original = mdtraj.load_dcd(str(trpcage[1]), top=str(trpcage[0]))
+    summary = pandas.read_csv(results / "clusters/pca_distances-d3/seed0/summary.csv").set_index("state")
+    for state in (0, 1):
+        models = mdtraj.load(str(results / f"clusters/pca_distances-d3/seed0/representatives/cluster_{state}.pdb"))
+        assert models.n_atoms == 304
+        assert len(models) == 5
+        medoid = original[int(summary.loc[state, "medoid_frame"])]
+        assert mdtraj.rmsd(models[0], medoid)[0] < 1e-3  # nm, the precision of a PDB file
+
+
+def test_summary_holds_the_headline_numbers(results):
+    summary = json.loads((results / "summary.json").read_text())
+    assert summary["study"] == "trpcage"
+    assert {"commit", "config_sha256", "versions", "metrics"} <= set(summary)
+    keys = {"stage", "model", "seed", "dim", "metric", "value", "unit"}
+    assert all(keys <= set(record) for record in summary["metrics"])
+    found = {(record["model"], record["metric"]) for record in summary["metrics"]}
+    for model in ("conv2d-d3", "pca_distances-d3"):
+        assert {(model, "heldout_distance_rmse"), (model, "n_states"), (model, "noise_fraction")} <= found
+
+
+def test_no_stage_needs_much_memory(results):
+    for path in (results / "benchmarks").rglob("*.tsv"):
+        used = pandas.read_csv(path, sep="\t", na_values="-")["max_rss"].max()
+        assert not used > 1500, f"{path.name}: {used} MB"
+
+
+def test_the_workflow_report_is_written(demo, results):
+    demo.run("--report", str(results / "report.zip"))
+    import zipfile
+
+    names = zipfile.ZipFile(results / "report.zip").namelist()
+    assert any(name.endswith("report.html") for name in names)
+
+
+def test_a_clustering_key_reruns_clustering_and_what_follows(demo, tmp_path):
+    values = yaml.safe_load(demo.config.read_text())
+    values["cluster"]["min_cluster_size"] = 150
+    changed = demo.folder / "changed.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    original, demo.config = demo.config, changed
+    try:
+        jobs = demo.jobs(demo.run("--dry-run"))
+    finally:
+        demo.config = original
+    assert jobs == {"cluster", "evaluate", "summarize_evaluation", "make_report", "all"}
+
+
+def test_an_added_model_leaves_the_others_alone(demo):
+    values = yaml.safe_load(demo.config.read_text())
+    values["models"].append({"family": "pca_distances", "latent_dim": 2})
+    changed = demo.folder / "changed.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    original, demo.config = demo.config, changed
+    try:
+        text = demo.run("--dry-run", "--quiet", "rules", "--summary")
+        plan = demo.run("--dry-run")
+    finally:
+        demo.config = original
+    assert "train_model" in demo.jobs(plan)
+    trained = [line for line in plan.splitlines() if line.strip().startswith("wildcards: model=")]
+    assert all("pca_distances-d2" in line for line in trained), (trained, text[:500])
+
+
+def test_a_second_fresh_run_gives_the_same_numbers(demo, results, study):
+    shutil.copy(ROOT / "config.yaml", study.config)
+    study.run()
+    again = study.folder / "results" / "trpcage"
+    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (results, again))
+    measured = {"frames_per_cpu_second", "peak_memory"}  # of the machine, not of the science
+    for a, b in zip(first["metrics"], second["metrics"], strict=True):
+        if a["metric"] not in measured:
+            assert a == b
+    for path in sorted(results.rglob("*.parquet")):
+        pandas.testing.assert_frame_equal(
+            pandas.read_parquet(path), pandas.read_parquet(again / path.relative_to(results)), check_exact=True
+        )
+    for path in sorted((results / "clusters").rglob("*.pdb")):
+        assert path.read_bytes() == (again / path.relative_to(results)).read_bytes()
+
+
+def test_help_answers_at_once():
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "mdlatent", "--help"], check=True, cwd=ROOT / "workflow", capture_output=True)
+    assert time.monotonic() - start < 0.6

@@ -1,0 +1,48 @@
+"""Run the real Snakemake, as a user would, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from conftest import ROOT
+
+
+class Study:
+    """A study in its own working folder; the workflow itself stays where it is."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = folder / "study.yaml"
+
+    def write(self, values: dict) -> None:
+        self.config.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    def snakemake(self, *args: str, timeout: int = 900, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--profile", str(ROOT / "profiles" / "local"), "--directory", str(self.folder)]
+        command += ["--configfile", str(self.config), *args]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}, cwd=self.folder
+        )
+
+    def run(self, *args: str, **kwargs) -> str:
+        """Run and expect success; returns everything that was printed."""
+        result = self.snakemake(*args, **kwargs)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+        return result.stdout + result.stderr
+
+    def fail(self, *args: str, **kwargs) -> str:
+        """Run and expect a user's error: exit code not 0, no traceback; returns everything that was printed."""
+        result = self.snakemake(*args, **kwargs)
+        text = result.stdout + result.stderr
+        assert result.returncode != 0, text[-3000:]
+        assert "Traceback" not in text, text[-6000:]
+        return text
+
+    def jobs(self, text: str) -> set[str]:
+        """Names of the rules that ran or would run, from what Snakemake printed."""
+        return {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule "))}
+
