@@ -87,7 +87,7 @@ def test_all_mistakes_are_reported_at_once_with_their_lines(tmp_path):
 
 
 def test_broken_yaml_names_the_line(tmp_path):
-    with pytest.raises(ConfigError, match="line 2"):
+    with pytest.raises(ConfigError, match=r"study.yaml, line 3: not valid YAML"):
         load_text(tmp_path, "study: x\nmodels: [\n")
 
 
