@@ -1,4 +1,4 @@
-"""One file out of a zip or tar archive, or out of its gzip, bzip2 or xz wrapping; streamed, never the whole in memory."""
+"""One file out of a zip or tar archive, or out of its gzip, bzip2 or xz wrapping; never the whole in memory."""
 
 import bz2
 import difflib
@@ -9,11 +9,11 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from mdlatent.errors import FetchError
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
 COPY_BYTES = 1 << 20
 

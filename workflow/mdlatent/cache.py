@@ -39,8 +39,8 @@ def entry(cache: Path, key: str) -> Path:
 def unwritable(cache: Path, error: OSError) -> FetchError:
     """The error for a cache that cannot be written."""
     return FetchError(
-        f"the download cache {str(cache)!r} cannot be written: {error.strerror or error}. Give yourself the right to it, or "
-        "choose another folder with the key `fetch.cache` or the variable MDLATENT_CACHE"
+        f"the download cache {str(cache)!r} cannot be written: {error.strerror or error}. Give yourself the right to "
+        "it, or choose another folder with the key `fetch.cache` or the variable MDLATENT_CACHE"
     )
 
 

@@ -92,12 +92,14 @@ def _table(sets: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # in a file or pipe nothing needs to wrap
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("name", no_wrap=True)
-    table.add_column("title")
+    table.add_column("title", min_width=26)
     for heading in ("MB", "runs", "frames", "atoms"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("licence", no_wrap=True)
+    table.add_column("licence", overflow="fold")
     for name, data in sets.items():
         numbers = (data["size_mb"], len(data["simulations"]), data["frames"], data["atoms"])
         table.add_row(name, data["title"], *map(_count, numbers), data["licence"])

@@ -5,8 +5,8 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from mdlatent import cache, files, transports
 from mdlatent.errors import FetchError
@@ -33,7 +33,7 @@ class Policy:
 
 
 def cached(folder: Path, name: str, expected: dict[str, str]) -> dict[str, str] | None:
-    """Checksums of the file in a cache folder if it is there, intact and the expected one; else None, and it is gone."""
+    """Checksums of the file in a cache folder if it is there, whole and the expected one; else None, and it is gone."""
     path, record = folder / name, folder / "record.json"
     if not path.exists():
         return None
@@ -55,8 +55,8 @@ def download(
 ) -> tuple[Path, dict[str, str]]:
     """Bring `url` to `folder/name` in the cache; the folder must be locked. Returns its path and checksums.
 
-    `expected` maps `sha256`/`md5` to hex digests. Look with `cached` first. What arrived of an interrupted download stays in the folder as
-    `partial` and the next try, or the next run, goes on from there.
+    `expected` maps `sha256`/`md5` to hex digests. Look with `cached` first. What arrived of an interrupted download
+    stays in the folder as `partial` and the next try, or the next run, goes on from there.
     Raises FetchError; then nothing lies at `folder/name`, and a file with the wrong checksum is thrown away.
     """
     partial, state = folder / "partial", folder / "partial.json"
@@ -110,8 +110,8 @@ def _transfer(url: str, partial: Path, state: Path, expected: dict[str, str], po
     opened = transports.open_url(url, start, validator, policy.timeout_s)
     if opened.is_page and not expected:
         raise FetchError(
-            f"{without_secrets(url)}: the server sent a web page, not a data file. Open the address in a browser and take "
-            "the one of the download itself; a checksum (`#sha256=…`) behind the address says that the page is meant"
+            f"{without_secrets(url)}: the server sent a web page, not a data file. Open the address in a browser and "
+            "take the one of the download itself; a checksum (`#sha256=…`) behind the address says the page is meant"
         )
     if opened.start and validator and opened.validator and opened.validator != validator:
         raise UnfinishedError("the file on the server has changed since the download began", discard=True, at_once=True)
@@ -121,7 +121,7 @@ def _transfer(url: str, partial: Path, state: Path, expected: dict[str, str], po
         log.info("the server cannot go on at a given byte, or has another file now: starting again")
     _check_space(partial, opened)
     files.write_json(state, {"url": without_secrets(url), "validator": opened.validator, "total": opened.total})
-    with open(partial, "r+b" if partial.exists() else "wb") as handle:
+    with open(partial, "r+b" if partial.exists() else "wb", buffering=0) as handle:
         handle.truncate(opened.start)
         handle.seek(opened.start)
         _copy(opened, handle, transports.host(url), partial)
@@ -147,13 +147,14 @@ def _resume_point(url: str, partial: Path, state: Path, expected: dict[str, str]
     return 0, None
 
 
-def _copy(opened: Opened, handle: BinaryIO, server: str, partial: Path) -> None:
+def _copy(opened: Opened, handle: FileIO, server: str, partial: Path) -> None:
     """Write the stream to `handle`, with progress. Raises UnfinishedError (from the stream) or FetchError (disk)."""
     began = last = time.monotonic()
     for chunk in opened.chunks:
         try:
-            handle.write(chunk)
-            handle.flush()  # a full disk must show here, not when the file is closed
+            rest = memoryview(chunk)
+            while rest:  # unbuffered, so that a full disk shows here and not when the file is closed
+                rest = rest[handle.write(rest) :]
         except OSError as error:
             raise _disk_error(error, partial) from error
         now = time.monotonic()
@@ -175,8 +176,8 @@ def _check_space(partial: Path, opened: Opened) -> None:
     missing = (opened.total or 0) - (partial.stat().st_size if partial.exists() else 0)
     if missing > free:
         raise FetchError(
-            f"the download needs {missing / 1e6:.1f} MB more, but {str(partial.parent)!r} has only {free / 1e6:.1f} MB free. "
-            "Free some space, or choose a cache on another disk with `fetch.cache` or the variable MDLATENT_CACHE"
+            f"the download needs {missing / 1e6:.1f} MB more, but {str(partial.parent)!r} has only {free / 1e6:.1f} MB "
+            "free. Free some space, or choose a cache on another disk with `fetch.cache` or the variable MDLATENT_CACHE"
         )
 
 
@@ -184,8 +185,8 @@ def _disk_error(error: OSError, partial: Path) -> Exception:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS):
         return error
     return FetchError(
-        f"the download cache {str(partial.parent)!r} takes no more: {error.strerror}. What arrived is kept. Free some space "
-        "and run again, or choose a cache on another disk with `fetch.cache` or the variable MDLATENT_CACHE"
+        f"the download cache {str(partial.parent)!r} takes no more: {error.strerror}. What arrived is kept. Free some "
+        "space and run again, or choose a cache on another disk with `fetch.cache` or the variable MDLATENT_CACHE"
     )
 
 

@@ -1,8 +1,8 @@
 """Bring one file of a simulation from its source to its place in the study, and verify it.
 
 A file on this machine is linked; anything else is loaded into the download cache once, verified, and linked or copied
-from there. `<output>.source.json` beside it says where it came from. With --topology a trajectory is checked against it:
-it opens, has the same number of atoms, at least one frame, finite coordinates, and is not cut off.
+from there. `<output>.source.json` beside it says where it came from. With --topology a trajectory is checked against
+it: it opens, has the same number of atoms, at least one frame, finite coordinates, and is not cut off.
 """
 
 import logging
@@ -160,7 +160,7 @@ def _checked(path: Path, output: Path, topology: Path | None) -> dict[str, Any]:
         return trajectory_check.check_pair(topology, path, name=output.name)
     if output.suffix in sources.TOPOLOGY:
         return {"n_atoms": trajectory_check.topology_atoms(path, name=output.name)}
-    return trajectory_check.inspect(path, name=output.name)
+    return trajectory_check.inspect(path, name=output.name) if output.suffix in (".dcd", ".xtc", ".trr") else {}
 
 
 def _credit(uri: str, record: dict[str, Any]) -> dict[str, Any]:

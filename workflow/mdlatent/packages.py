@@ -33,16 +33,12 @@ def archive(requirement: str, folder: Path, policy: Policy) -> tuple[Path, str]:
             return kept, got["sha256"]
     log.info("%s: asking the package index", requirement)
     with tempfile.TemporaryDirectory(dir=folder, prefix="pip") as scratch:
-        wheel = _run(
-            ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-            + ["--disable-pip-version-check", "--progress-bar=off", "--dest", scratch, requirement],
-            scratch,
-        )
+        options = "--no-deps --only-binary=:all: --ignore-requires-python --no-input --disable-pip-version-check"
+        pip = ["-m", "pip", "download", *options.split(), "--progress-bar=off", "--dest", scratch, requirement]
+        wheel = _run(pip, scratch)
         if wheel.returncode != 0:
             if "No module named pip" in wheel.stderr:
-                raise FetchError(
-                    f"{requirement}: this Python ({sys.executable}) has no pip to load it with; run `python -m ensurepip`"
-                )
+                raise FetchError(f"{requirement}: {sys.executable} has no pip to load it; run `python -m ensurepip`")
             log.info("%s: no wheel to be had, looking for a source archive", requirement)
             found = _run([str(HELPER), requirement, scratch, str(policy.attempts), str(policy.backoff_s)], scratch)
             if found.returncode != 0:

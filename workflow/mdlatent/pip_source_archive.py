@@ -1,7 +1,10 @@
-"""Store the source archive of a package without building it: `python pip_source_archive.py name==version FOLDER TRIES WAIT_S`.
+"""Store the source archive of a package without building it.
+
+    python pip_source_archive.py name==version FOLDER TRIES WAIT_S
 
 Run by `packages.py` in a process of its own, since it uses pip's insides, which have no public interface for this.
-Whatever pip is configured with counts: indexes, find-links, proxies, certificates, logins. The index's checksum is verified.
+Whatever pip is configured with counts: indexes, find-links, proxies, certificates, logins. The index's checksum is
+verified.
 """
 
 import hashlib

@@ -31,9 +31,8 @@ class _Registry:
 
 def resolve(location: str, policy: Policy) -> Deposit:
     """Ask the repository for the file `10.…/record/name`. Raises FetchError if it, or the file, cannot be found."""
-    from pooch.downloaders import doi_to_repository
-
     import requests
+    from pooch.downloaders import doi_to_repository
 
     cut = 2 if "zenodo" in location.lower() else location.count("/")
     parts = location.split("/")
@@ -60,8 +59,8 @@ def resolve(location: str, policy: Policy) -> Deposit:
             problem = error
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise FetchError(
-                f"doi:{doi}: {error or type(error).__name__}. Expected a record of Zenodo, figshare or a Dataverse; for another "
-                "repository give the file's own address (`https://…#sha256=…`)"
+                f"doi:{doi}: {error or type(error).__name__}. Expected a record of Zenodo, figshare or a Dataverse; "
+                "for another repository give the file's own address (`https://…#sha256=…`)"
             ) from error
         if attempt == policy.attempts:
             raise FetchError(f"doi:{doi}: the repository could not be asked, {attempt} tries: {problem}") from problem

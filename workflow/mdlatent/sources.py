@@ -7,7 +7,7 @@
 
 Behind a `#` may stand, joined by `&`: `sha256=` or `md5=` of the file (verified), `member=` (path of the file in a zip
 or tar archive), `archive-sha256=` (of that archive), `name=` (the file's name where the address does not show it).
-A file compressed with gzip, bzip2 or xz (`.gz`, `.bz2`, `.xz`) is unpacked; its checksum is that of the compressed file.
+A file compressed with gzip, bzip2 or xz (`.gz`, `.bz2`, `.xz`) is unpacked; the checksum is that of the compressed one.
 
 Only the standard library is imported here: the workflow reads this module each time it starts.
 """
@@ -20,13 +20,18 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mdlatent.errors import ConfigError
 
-# The formats mdtraj reads (a test compares them with mdtraj's own registry).
-TOPOLOGY = (".pdb .pdbx .cif .mmcif .gro .psf .prmtop .parm7 .prm7 .mol2 .hoomdxml .arc .h5 .lh5 .hdf5 .gsd").split()
-TRAJECTORY = (
-    ".dcd .xtc .trr .nc .ncdf .netcdf .ncrst .mdcrd .crd .inpcrd .restrt .rst7 .h5 .hdf5 .lh5 .arc .lammpstrj .xyz "
-    ".gsd .pdb .pdbx .cif .mmcif .gro"
-).split()
-READABLE = frozenset(TOPOLOGY + TRAJECTORY)
+# The formats mdtraj reads, restart files of one frame left out (a test compares them with mdtraj's own registry).
+# fmt: off
+TOPOLOGY = frozenset({
+    ".pdb", ".pdbx", ".cif", ".mmcif", ".gro", ".psf", ".prmtop", ".parm7", ".prm7", ".mol2", ".hoomdxml", ".arc",
+    ".h5", ".lh5", ".hdf5", ".gsd",
+})
+TRAJECTORY = frozenset({
+    ".dcd", ".xtc", ".trr", ".nc", ".ncdf", ".netcdf", ".mdcrd", ".crd", ".h5", ".hdf5", ".lh5", ".arc", ".lammpstrj",
+    ".xyz", ".pdb", ".pdbx", ".cif", ".gro",
+})
+# fmt: on
+READABLE = TOPOLOGY | TRAJECTORY
 COMPRESSED = (".gz", ".bz2", ".xz")
 
 SCHEMES = ("http", "https", "ftp", "doi", "package")
@@ -75,7 +80,7 @@ def parse(uri: str) -> Source:
     elif "archive-sha256" in options:
         raise _wrong(uri, "`archive-sha256` needs `member=`", "#member=folder/run1.dcd&archive-sha256=…")
     shown = options.get("name") or (PurePosixPath(member).name if member else source.file_name)
-    checksums = {key: options[key] for key in ("sha256", "md5") if key in options}
+    checksums = {key: value for key, value in options.items() if key in ("sha256", "md5")}
     return Source(uri, source.kind, source.location, shown, member, checksums, options.get("archive-sha256"))
 
 
@@ -89,8 +94,8 @@ def extension(uri: str) -> str:
     if ending in READABLE:
         return ending
     raise ConfigError(
-        f"{without_secrets(uri)!r}: got the file name {name!r}, whose ending is no format that can be read; expected one "
-        f"of {' '.join(sorted(READABLE))}. If the address does not show the file's name, add it: `#name=run1.dcd`"
+        f"{without_secrets(uri)!r}: got the file name {name!r}, whose ending is no format that can be read; expected "
+        f"one of {' '.join(sorted(READABLE))}. If the address does not show the file's name, add it: `#name=run1.dcd`"
     )
 
 
@@ -136,7 +141,8 @@ def _split_fragment(uri: str) -> tuple[str, dict[str, str]]:
         digits = HEX_DIGITS.get(key)
         if digits and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
             raise ConfigError(
-                f"source {without_secrets(uri)!r}: got {key}={value!r} ({len(value)} characters), expected {digits} hex digits"
+                f"source {without_secrets(uri)!r}: got {key}={value!r} ({len(value)} characters), "
+                f"expected {digits} hex digits"
             )
         options[key] = value
     return address, options

@@ -1,4 +1,4 @@
-"""Is a trajectory whole, readable, and one of the atoms of its topology? Cheap: headers, sizes and one frame are read."""
+"""Is a trajectory whole, readable, and of the atoms of its topology? Only headers, sizes and one frame are read."""
 
 import contextlib
 import ctypes
@@ -15,23 +15,25 @@ from mdlatent.errors import DataError
 
 log = logging.getLogger(__name__)
 
+WHOLE_ONLY = (".pdb", ".pdbx", ".cif", ".mmcif")  # formats that mdtraj reads in one piece only
+
 
 def check_pair(topology: Path, trajectory: Path, name: str | None = None) -> dict[str, Any]:
     """Check that `trajectory` is usable with `topology`; `name` stands for the trajectory in messages.
 
-    Returns `{"n_atoms", "n_frames"}`. Raises DataError if one of them cannot be read, the numbers of atoms differ, there
-    is no frame, the first frame has coordinates that are not finite, or the file is cut off in the middle of a frame.
+    Returns `{"n_atoms", "n_frames"}`. Raises DataError if one cannot be read, the numbers of atoms differ, there is no
+    frame, the first frame is not finite, or the file is cut off in the middle of a frame.
     """
     import numpy as np
 
     name = name or trajectory.name
     atoms = _topology(topology, topology.name)
     n_topology = atoms.n_atoms
-    found = inspect(trajectory, name)
+    found = inspect(trajectory, name, atoms)
     if found["n_atoms"] != n_topology:
         raise DataError(
-            f"{name} has {found['n_atoms']:,} atoms, {topology.name} has {n_topology:,}: expected the same atoms in the same "
-            "order. Give the topology that belongs to this trajectory (with or without water, hydrogens, ligands)"
+            f"{name} has {found['n_atoms']:,} atoms, {topology.name} has {n_topology:,}: expected the same atoms in "
+            "the same order. Give the topology that belongs to it (with or without water, hydrogens, ligands)"
         )
     if found["n_frames"] < 1:
         raise DataError(
@@ -41,16 +43,18 @@ def check_pair(topology: Path, trajectory: Path, name: str | None = None) -> dic
     if not np.isfinite(coordinates).all():
         bad = int(np.argmin(np.isfinite(coordinates).all(axis=-1).reshape(-1)))
         raise DataError(
-            f"{name}: the first frame has coordinates that are not finite (atom {bad + 1}): the simulation blew up, the file is "
-            "damaged, or it was written by a program that needs another reader"
+            f"{name}: the first frame has coordinates that are not finite (atom {bad + 1}): the simulation blew up, "
+            "the file is damaged, or it was written by a program that needs another reader"
         )
     return found
 
 
-def inspect(path: Path, name: str | None = None) -> dict[str, int]:
-    """`{"n_atoms", "n_frames"}` of a trajectory. Raises DataError if it is no trajectory or cut off.
+def inspect(path: Path, name: str | None = None, topology: Any = None) -> dict[str, int]:
+    """`{"n_atoms", "n_frames"}` of a trajectory (mdcrd needs the mdtraj topology to be read).
 
-    A header that claims another number of frames than the file has room for is common in published sets and only warned of.
+    Raises DataError if it is no trajectory, or cut off (which mdcrd does not show).
+
+    A header that claims another number of frames than the file has room for is common: only a warning.
     """
     name = name or path.name
     _refuse_empty(path, name)
@@ -61,12 +65,12 @@ def inspect(path: Path, name: str | None = None) -> dict[str, int]:
             f"{name}: {error}{_seems(path)}. Load or copy it again, and check that its ending fits"
         ) from None
     if layout is None:
-        return _inspect_by_reading(path, name)
-    if layout.left_over_bytes:
+        return _inspect_by_reading(path, name, topology)
+    if layout.left_over:
         raise DataError(
-            f"{name} is truncated: {layout.left_over_bytes:,} bytes after the last complete frame ({layout.n_frames:,} complete "
-            "frames). The copy was interrupted, or the simulation is still writing: get the whole file, or cut it to its "
-            "complete frames (for example with `mdconvert`)"
+            f"{name} is truncated: {layout.left_over:,} {layout.unit} after the last complete frame "
+            f"({layout.n_frames:,} complete frames). The copy was interrupted, or the simulation still writes: get the "
+            "whole file, or cut it to its complete frames (for example with `mdconvert`)"
         )
     if layout.claimed_frames and layout.claimed_frames != layout.n_frames:
         log.warning("%s: the header claims %s frames, the file holds %s complete ones; these are used",
@@ -99,47 +103,52 @@ def _topology(path: Path, name: str) -> Any:
     return topology
 
 
-def _inspect_by_reading(path: Path, name: str) -> dict[str, int]:
+def _inspect_by_reading(path: Path, name: str, topology: Any) -> dict[str, int]:
     """Open a file with mdtraj and read its last frame: a file that is cut off fails there."""
     import mdtraj
 
+    needs_atoms = topology is not None and _ending(path) in (".crd", ".mdcrd")
     try:
-        with _quiet(), mdtraj.open(str(path)) as handle:
-            n_frames = len(handle)
-            if n_frames > 1:
-                handle.seek(n_frames - 1)
-            coordinates = _positions(handle.read(n_frames=1) if n_frames and _takes_count(path) else _all(handle))
-    except Exception as error:
+        with _quiet():
+            if _ending(path) in WHOLE_ONLY:
+                whole = mdtraj.load(str(path))
+                return {"n_atoms": whole.n_atoms, "n_frames": len(whole)}
+            with mdtraj.open(str(path), **({"n_atoms": topology.n_atoms} if needs_atoms else {})) as handle:
+                n_frames = _length(handle)
+                if n_frames > 1:
+                    handle.seek(n_frames - 1)
+                result: Any = handle.read(n_frames=1)
+    except Exception as error:  # mdtraj raises whatever its parsers stumble on
         raise DataError(
             f"{name} cannot be read to its end{_seems(path)}: {_short(error)}. Get the whole file"
         ) from error
-    return {"n_atoms": int(coordinates.shape[-2]), "n_frames": int(n_frames)}
+    coordinates = getattr(result, "coordinates", result[0] if isinstance(result, tuple) else result)
+    return {"n_atoms": int(coordinates.shape[-2]), "n_frames": n_frames}
 
 
-def _takes_count(path: Path) -> bool:
-    return _ending(path) not in (".pdb", ".pdbx", ".cif", ".mmcif", ".gro", ".rst7", ".inpcrd", ".restrt", ".ncrst")
-
-
-def _all(handle: Any) -> Any:
-    return handle.positions if hasattr(handle, "positions") else handle.read()
-
-
-def _positions(result: Any) -> Any:
-    """Coordinates from what a reader returns: an array, a named tuple, or a tuple that begins with them."""
-    if hasattr(result, "coordinates"):
-        return result.coordinates
-    return result[0] if isinstance(result, tuple) else result
+def _length(handle: Any) -> int:
+    """Number of frames; where the format does not tell it, they are counted a hundred at a time."""
+    try:
+        return len(handle)
+    except (NotImplementedError, TypeError):
+        n_frames = 0
+        while found := len(result if hasattr(result := handle.read(n_frames=100), "shape") else result[0]):
+            n_frames += found
+        return n_frames
 
 
 def _frame(trajectory: Path, topology: Any, name: str) -> Any:
     """Coordinates of the first frame, shape (1, atoms, 3), through the reader that later reads them all."""
-    import mdtraj
+    import numpy as np
+
+    from mdlatent.trajectory import Trajectory
 
     try:
-        with _quiet(), contextlib.closing(mdtraj.iterload(str(trajectory), top=topology, chunk=1)) as chunks:
-            return next(chunks).xyz
-    except Exception as error:
-        raise DataError(f"{name}: its first frame cannot be read{_seems(trajectory)}: {_short(error)}") from error
+        with _quiet():
+            return next(Trajectory(trajectory, topology).chunks(np.arange(topology.n_atoms), stop=1)).coordinates
+    except DataError as error:
+        said = str(error).replace(str(trajectory), name)
+        raise DataError(f"{said}{_seems(trajectory)}") from error
 
 
 def _ending(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Sizes read from the headers of binary trajectories, without reading the coordinates.
+"""Numbers of atoms and frames of trajectories from headers and sizes, without reading the coordinates.
 
 dcd: CHARMM/NAMD/X-PLOR layout as documented in VMD's dcdplugin; xtc and trr: GROMACS' XDR layout (xdrfile).
 """
@@ -18,16 +18,18 @@ class Layout:
 
     n_atoms: int
     n_frames: int  # complete frames
-    left_over_bytes: int = 0  # behind the last complete frame
+    left_over: int = 0  # behind the last complete frame, in `unit`
+    unit: str = "bytes"
     claimed_frames: int | None = None  # what the header says, where it says anything
 
 
 def read(path: Path, ending: str) -> Layout | None:
-    """The layout of a dcd, xtc or trr file; None for other formats and for rare variants (64-bit dcd records).
+    """The layout of a dcd, xtc, trr, gro, xyz or lammpstrj file; None for others and for dcd with 64-bit records.
 
     Raises DataError if the file does not begin as its format must.
     """
-    reader = {".dcd": _dcd, ".xtc": _xtc, ".trr": _trr}.get(ending)
+    readers = {".dcd": _dcd, ".xtc": _xtc, ".trr": _trr, ".gro": _text, ".xyz": _text, ".lammpstrj": _text}
+    reader = readers.get(ending)
     if reader is None:
         return None
     with open(path, "rb") as handle:
@@ -60,9 +62,9 @@ def _dcd(handle: BinaryIO, size: int) -> Layout | None:
     later = first if not n_fixed else (56 if has_box else 0) + axes * (4 * (n_atoms - n_fixed) + 8)
     body = size - handle.tell()
     if body < first:
-        return Layout(n_atoms, 0, body, control[0])
+        return Layout(n_atoms, 0, body, claimed_frames=control[0])
     frames, left_over = divmod(body - first, later)
-    return Layout(n_atoms, frames + 1, left_over, control[0])
+    return Layout(n_atoms, frames + 1, left_over, claimed_frames=control[0])
 
 
 def _xtc(handle: BinaryIO, size: int) -> Layout:
@@ -113,6 +115,24 @@ def _trr(handle: BinaryIO, size: int) -> Layout:
             break
         at, frames = end, frames + 1
     return Layout(n_atoms, frames, size - at)
+
+
+def _text(handle: BinaryIO, size: int) -> Layout:
+    """Formats of lines: every frame has one line per atom and a fixed number of others around them."""
+    ending = Path(handle.name).suffix.lower()
+    line_of_count, others = {".gro": (1, 3), ".xyz": (0, 2), ".lammpstrj": (3, 9)}[ending]
+    head = [handle.readline(200) for _ in range(4)]
+    try:
+        n_atoms = int(head[line_of_count])
+    except ValueError:
+        raise DataError(f"it does not begin like a {ending[1:]} file (no number of atoms)") from None
+    handle.seek(max(0, size - 4096))
+    tail = handle.read()
+    blank = len(tail) - len(tail.rstrip())  # blank lines at the end are no frame
+    handle.seek(0)
+    lines = sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b""))
+    lines += 1 - tail[len(tail) - blank :].count(b"\n")
+    return Layout(n_atoms, lines // (n_atoms + others), lines % (n_atoms + others), "lines")
 
 
 def _padded(length: int) -> int:

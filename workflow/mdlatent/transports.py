@@ -70,8 +70,10 @@ def _http(url: str, start: int, validator: str | None, timeout_s: float) -> Open
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=timeout_s)
     except requests.exceptions.SSLError as error:
-        raise FetchError(f"{host(url)}: no secure connection: {_reason(error)}. Check the address and this machine's clock "
-                         "and certificates (variable REQUESTS_CA_BUNDLE)") from error  # fmt: skip
+        raise FetchError(
+            f"{host(url)}: no secure connection: {_reason(error)}. Check the address and this machine's clock and "
+            "certificates (variable REQUESTS_CA_BUNDLE)"
+        ) from error
     except (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
@@ -173,7 +175,7 @@ def _ftp(url: str, start: int, validator: str | None, timeout_s: float) -> Opene
     except ftplib.error_perm as error:
         server.close()
         raise FetchError(f"{host(url)} refused {_shown(url)}: {error}. Check the address for typing errors") from error
-    except (OSError, EOFError, *ftplib.all_errors) as error:
+    except ftplib.all_errors as error:
         server.close()
         raise UnfinishedError(f"{host(url)}: {_reason(error)}") from error
     return Opened(start, total, changed, _ftp_stream(server, connection, url))
@@ -201,7 +203,7 @@ def _reason(error: BaseException) -> str:
     text = f"{type(error).__name__} {error}"
     known = {
         r"timed? ?out": "no byte for longer than `fetch.timeout_s`",
-        r"resolve|Name or service|getaddrinfo|NameResolution|No address": "the server's name is not known; is this machine online?",
+        r"resolve|Name or service|getaddrinfo|No address": "its name is not known; is this machine offline?",
         r"refused": "the connection was refused",
         r"unreachable": "the network cannot be reached",
         r"reset|broken|IncompleteRead|Remote end closed|aborted|EOF": "the connection broke off",
