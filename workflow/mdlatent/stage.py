@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +74,8 @@ def start_logging(path: Path | None) -> None:
     for noisy in ("numba", "matplotlib", "urllib3", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    # mdtraj drops a dummy 1 Å box by itself, and says so in every job.
+    warnings.filterwarnings("ignore", message="Unlikely unit cell vectors")
 
 
 def progress(items: Iterable[Item], total: int, what: str, every_s: float = 5.0) -> Iterator[Item]:
