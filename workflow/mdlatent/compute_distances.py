@@ -36,7 +36,8 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
     if size > free:
         raise DataError(
             f"{output}: the distances of {simulation.n_frames} frames need {size / 1e9:.1f} GB, the disk has "
-            f"{free / 1e9:.1f} GB free; set distances.store to false (training does not need them), or raise featurize.stride"
+            f"{free / 1e9:.1f} GB free; set distances.store to false (training does not need them), "
+            "or raise featurize.stride"
         )
     rows = int(np.clip(CHUNK_BYTES // (4 * n_pairs), 1, 1024))
     with files.write_beside(output) as temporary, plain_os_errors(output), h5py.File(temporary, "w") as file:

@@ -71,8 +71,8 @@ def demand_training_frames(n_train: int, options: dict[str, Any]) -> None:
         if n_train < batch:
             raise DataError(
                 f"training has {n_train} frames, train.batch_size is {batch} (model family {model['family']}): "
-                f"set it to at most {n_train}, or give longer trajectories, a lower featurize.stride or split.gap_frames, "
-                "or fewer split.test_blocks"
+                f"set it to at most {n_train}, or give longer trajectories, a lower featurize.stride or "
+                "split.gap_frames, or fewer split.test_blocks"
             )
 
 

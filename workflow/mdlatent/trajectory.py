@@ -58,6 +58,14 @@ class Trajectory:
         chunk = next(self.chunks(np.array([0]), stop=1), None)
         return None if chunk is None or chunk.boxes is None else chunk.boxes[0]
 
+    def count_frames(self) -> int:
+        """Number of frames in the file; formats that do not tell it are read through once."""
+        if self._dcd:
+            return self._dcd.n_frames
+        with self._open() as file:
+            total = _length(file)
+        return sum(len(c.frames) for c in self.chunks(np.array([0]))) if total is None else total
+
     def chunks(self, atoms: np.ndarray, stride: int = 1, stop: int | None = None) -> Iterator[Chunk]:
         """Every `stride`-th frame (before frame `stop`), of the given atoms only, in chunks of bounded size.
 
