@@ -122,7 +122,7 @@ def _inspect_by_reading(path: Path, name: str, topology: Any) -> dict[str, int]:
         raise DataError(
             f"{name} cannot be read to its end{_seems(path)}: {_short(error)}. Get the whole file"
         ) from error
-    coordinates = getattr(result, "coordinates", result[0] if isinstance(result, tuple) else result)
+    coordinates: Any = getattr(result, "coordinates", result[0] if isinstance(result, tuple) else result)
     return {"n_atoms": int(coordinates.shape[-2]), "n_frames": n_frames}
 
 
