@@ -8,7 +8,7 @@ import yaml
 
 from conftest import ROOT
 
-CONDA_NAMES = {"pytorch": "torch"}
+CONDA_NAMES = {"pytorch": "torch", "pytables": "tables"}
 
 
 def normal(name: str) -> str:

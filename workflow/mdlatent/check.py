@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mdlatent import config as configuration
-from mdlatent import stage, table
+from mdlatent import sources, stage
 from mdlatent.errors import ConfigError, DataError, MdlatentError
 
 log = logging.getLogger("mdlatent")
@@ -65,7 +65,7 @@ def check_local_files(config: dict[str, Any]) -> None:
 
     Raises DataError with every mistake found.
     """
-    rows = [row for row in config["simulations"] if "topology" in row and table.is_local(row["topology"])]
+    rows = [row for row in config["simulations"] if "topology" in row and _readable(row["topology"])]
     if not rows:
         return
     from mdlatent import select_atoms, trajectory_check
@@ -78,13 +78,13 @@ def check_local_files(config: dict[str, Any]) -> None:
         if time.monotonic() > deadline:
             break
         try:
-            topology = table.local_path(row["topology"])
+            topology = _path(row["topology"])
             if topology not in known:
                 known[topology] = select_atoms.count_selected(topology, config["featurize"]["selection"], row["name"])
             n_selected[row["name"]] = known[topology]
             for uri in row["trajectory"]:
-                if table.is_local(uri) and time.monotonic() < deadline:
-                    trajectory_check.check_pair(topology, table.local_path(uri))
+                if _readable(uri) and time.monotonic() < deadline:
+                    trajectory_check.check_pair(topology, _path(uri))
         except MdlatentError as error:
             mistakes.append(f"simulation {row['name']!r}: {error}")
     if len(set(n_selected.values())) > 1:
@@ -97,13 +97,27 @@ def check_local_files(config: dict[str, Any]) -> None:
         raise DataError("\n".join(mistakes))
 
 
+def _readable(uri: str) -> bool:
+    """Whether a file of the table can be opened as it lies there: on this machine, not packed."""
+    source = sources.parse(uri)
+    return source.kind == "path" and source.member is None and not sources.compression(source.location)
+
+
+def _path(uri: str) -> Path:
+    return Path(sources.parse(uri).location).expanduser()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Check a study's configuration and input files."""
     parser: argparse.ArgumentParser = stage.parser("check", __doc__)
     parser.add_argument("config", type=Path, nargs="?", default=Path("config.yaml"), help="default: config.yaml")
+    parser.add_argument("--print", choices=["study-dir"], help="print this one value instead of checking")
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
     config = configuration.load(args.config)
+    if args.print == "study-dir":
+        print(Path(config["results"]) / config["study"])
+        return
     before_first_job(config)
     models = ", ".join(model["name"] for model in config["models"])
     log.info("%s: study %s, %d simulations, models %s", args.config, config["study"], len(config["simulations"]), models)

@@ -4,6 +4,7 @@ import glob
 from pathlib import Path
 from typing import Any
 
+from mdlatent import sources
 from mdlatent.errors import ConfigError
 
 NUMBERS = {"seed": int, "time_step_ps": float, "temperature_k": float}
@@ -52,14 +53,14 @@ def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
     expanded, mistakes = [], []
     for position, row in enumerate(rows):
         try:
-            sources = [key for key in ("catalogue", "simulate", "trajectory") if key in row]
-            if len(sources) != 1:
-                got = " and ".join(f"`{key}`" for key in sources) or "none of them"
+            given = [key for key in ("catalogue", "simulate", "trajectory") if key in row]
+            if len(given) != 1:
+                got = " and ".join(f"`{key}`" for key in given) or "none of them"
                 raise ConfigError(
                     f"simulation {row['name']!r}: got {got}, expected exactly one of `catalogue`, `simulate`, or "
                     "`trajectory` with `topology`"
                 )
-            if sources == ["simulate"]:
+            if given == ["simulate"]:
                 expanded.append({"seed": position, **row})
                 continue
             for one in catalogue.expand(row) if "catalogue" in row else [row]:
@@ -78,7 +79,7 @@ def _with_files(row: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"simulation {row['name']!r}: `topology` is missing; a trajectory needs one to name its atoms")
     trajectory: list[str] = []
     for uri in row["trajectory"]:
-        if is_local(uri) and any(sign in uri for sign in "*?["):
+        if sources.is_local(uri) and any(sign in uri for sign in "*?["):
             found = sorted(glob.glob(str(Path(uri).expanduser()), recursive=True))
             if not found:
                 raise ConfigError(f"simulation {row['name']!r}: no file matches {uri!r}")
@@ -86,26 +87,16 @@ def _with_files(row: dict[str, Any]) -> dict[str, Any]:
         else:
             trajectory.append(uri)
     for uri in [row["topology"], *trajectory, *([row["reference"]] if "reference" in row else [])]:
-        if is_local(uri) and not local_path(uri).is_file():
-            raise ConfigError(f"simulation {row['name']!r}: there is no file {str(local_path(uri))!r}")
+        source = sources.parse(uri)
+        if source.kind == "path" and not Path(source.location).expanduser().is_file():
+            raise ConfigError(f"simulation {row['name']!r}: there is no file {source.location!r}")
     if "time_step_ps" not in row:
-        silent = [uri for uri in trajectory if Path(uri.partition("#")[0]).suffix.lower() in WITHOUT_TIME]
+        silent = [uri for uri in trajectory if sources.extension(uri) in WITHOUT_TIME]
         if silent:
             raise ConfigError(
                 f"simulation {row['name']!r}: {silent[0]!r} stores no time: set `time_step_ps`, the time between frames"
             )
     return {**row, "trajectory": trajectory}
-
-
-def is_local(uri: str) -> bool:
-    """Whether a file of the table is a path on this machine (no `https:`, `doi:`, `package:` … in front)."""
-    head = uri.partition("/")[0]
-    return ":" not in head
-
-
-def local_path(uri: str) -> Path:
-    """The path of a local file, without checksum behind it, `~` expanded."""
-    return Path(uri.partition("#")[0]).expanduser()
 
 
 def _refuse_twice(names: list[str], where: str) -> None:

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 PACKAGE = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE))
 
-from mdlatent import check, sources, table
+from mdlatent import check, sources
 from mdlatent import config as configuration
 from mdlatent.errors import MdlatentError
 
@@ -70,7 +70,8 @@ def topology(simulation):
 
 def local_source(uri):
     """A local file as an input, so that a changed one is seen; nothing for a download."""
-    return [str(table.local_path(uri).absolute())] if table.is_local(uri) else []
+    source = sources.parse(uri)
+    return [str(Path(source.location).expanduser())] if source.kind == "path" else []
 
 
 def parts(simulation):
