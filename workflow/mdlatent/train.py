@@ -1,6 +1,7 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
-Writes model.pt, history.csv and config.yaml into the output folder. Stopped by SIGTERM or SIGUSR1, it saves a
+Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
+squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances. Stopped by SIGTERM or SIGUSR1, it saves a
 checkpoint and exits with code 75; the same command then goes on from there.
 """
 

@@ -33,6 +33,14 @@ SCALE_MARGIN = 1.25
 SCALE_FRAMES = 2000  # frames, evenly spaced, among which the largest distance is looked for
 
 
+class ChannelsLast(nn.Module):
+    """Same values, channels innermost in memory: the two convolutions it precedes run up to 4 × faster on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
+        return x.contiguous(memory_format=torch.channels_last)
+
+
 class Conv2dVAE(LatentModel):
     """Convolutional variational autoencoder on the distance matrices of `n_atoms` ≥ 3 atoms."""
 
@@ -47,6 +55,7 @@ class Conv2dVAE(LatentModel):
             nn.Conv2d(1, 8, 3, padding=1),
             nn.SELU(inplace=True),
             nn.LayerNorm((8, n, n)),
+            ChannelsLast(),
             nn.Conv2d(8, 16, 3, stride=2, padding=1),  # n → ceil(n / 2)
             nn.SELU(inplace=True),
             nn.LayerNorm((16, half, half)),
@@ -68,6 +77,7 @@ class Conv2dVAE(LatentModel):
             nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1 - n % 2),
             nn.SELU(inplace=True),
             nn.LayerNorm((8, n, n)),
+            ChannelsLast(),
             nn.ConvTranspose2d(8, 1, 3, padding=1),
             nn.Sigmoid(),
         )
