@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 NOISE = -1
+DOUBTFUL = 0.15  # one structureless (Gaussian) basin of 1,000–20,000 frames gives clusters of persistence up to this
 N_BLOCKS = 10  # blocks of time for standard errors; few, since blocks must outlast the memory of the states
 
 
@@ -41,6 +42,17 @@ class Clustering:
     def noise_fraction(self) -> float:
         """Fraction of frames in no state."""
         return float(np.mean(self.labels == NOISE)) if len(self.labels) else 0.0
+
+    @property
+    def caution(self) -> str | None:
+        """Which states may be chance, in words, or None."""
+        weak = [f"{state} ({value:.3f})" for state, value in enumerate(self.persistence) if value < DOUBTFUL]
+        if not weak:
+            return None
+        return (
+            f"Low persistence (below {DOUBTFUL}) of state {', '.join(weak)}: clusters like these appear in a single "
+            "basin by chance too. See whether they stay when cluster.min_cluster_size is raised, and from seed to seed."
+        )
 
 
 def find_states(latent: np.ndarray, options: Mapping[str, Any]) -> Clustering:
