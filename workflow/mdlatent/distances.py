@@ -29,27 +29,50 @@ def pairs(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
     return i, j
 
 
-def full(coordinates: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def full(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.ndarray | None = None) -> np.ndarray:
     """Distance matrices of frames: (frames, n, 3) nm → (frames, n, n) float32 nm.
 
-    Give `out` to fill a buffer again: fresh memory costs three times as much as the distances.
+    Give `out` to fill a buffer again: fresh memory costs three times as much as the distances. With `boxes`
+    (frames, 3, 3) nm, vectors as rows, distances are those to the nearest periodic images.
     """
     from mdlatent import kernels
 
     coordinates, n = _checked(coordinates)
     out = _buffer(out, (len(coordinates), n, n))
-    kernels.full(coordinates, out)
+    if boxes is None:
+        kernels.full(coordinates, out)
+    else:
+        _periodic(coordinates, boxes, True, out.reshape(len(coordinates), -1))
     return out
 
 
-def packed(coordinates: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Distances of the pairs i < j (see `pairs`): (frames, n, 3) nm → (frames, n (n − 1) / 2) float32 nm."""
+def packed(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.ndarray | None = None) -> np.ndarray:
+    """Distances of the pairs i < j (see `pairs`): (frames, n, 3) nm → (frames, n (n − 1) / 2) float32 nm.
+
+    `out` and `boxes` as for `full`.
+    """
     from mdlatent import kernels
 
     coordinates, n = _checked(coordinates)
     out = _buffer(out, (len(coordinates), n_pairs(n)))
-    kernels.packed(coordinates, out)
+    if boxes is None:
+        kernels.packed(coordinates, out)
+    else:
+        _periodic(coordinates, boxes, False, out)
     return out
+
+
+def _periodic(coordinates: np.ndarray, boxes: np.ndarray, whole: bool, out: np.ndarray) -> None:
+    from mdlatent import kernels, periodic
+
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.shape != (len(coordinates), 3, 3) or not periodic.is_real(boxes).all():
+        raise ValueError(f"got boxes of shape {boxes.shape}, expected one real box (3, 3) in nm for each frame")
+    off_diagonal = ~np.eye(3, dtype=bool)
+    if boxes[:, off_diagonal].any():
+        boxes = periodic.reduced(boxes)
+    rectangular = ~boxes[:, off_diagonal].any(axis=1)
+    kernels.periodic(coordinates, boxes, np.linalg.inv(boxes), rectangular, whole, out)
 
 
 def full_torch(coordinates: "torch.Tensor") -> "torch.Tensor":

@@ -27,19 +27,89 @@ _cache_folder()
 
 
 @numba.njit(cache=True)
+def nearest_image(dx, dy, dz, box, inv):
+    """Lattice vector to take off (dx, dy, dz) for the shortest result, and its square; exact in skewed cells."""
+    a = np.rint(dx * inv[0, 0] + dy * inv[1, 0] + dz * inv[2, 0])
+    b = np.rint(dx * inv[0, 1] + dy * inv[1, 1] + dz * inv[2, 1])
+    c = np.rint(dx * inv[0, 2] + dy * inv[1, 2] + dz * inv[2, 2])
+    best, sx, sy, sz = np.inf, 0.0, 0.0, 0.0
+    for i in (0, -1, 1):
+        for j in (0, -1, 1):
+            for k in (0, -1, 1):
+                vx = (a + i) * box[0, 0] + (b + j) * box[1, 0] + (c + k) * box[2, 0]
+                vy = (a + i) * box[0, 1] + (b + j) * box[1, 1] + (c + k) * box[2, 1]
+                vz = (a + i) * box[0, 2] + (b + j) * box[1, 2] + (c + k) * box[2, 2]
+                square = (dx - vx) ** 2 + (dy - vy) ** 2 + (dz - vz) ** 2
+                if square < best:
+                    best, sx, sy, sz = square, vx, vy, vz
+    return best, sx, sy, sz
+
+
+@numba.njit(cache=True)
+def _columns(frame, x, y, z):
+    """Copy (n, 3) into three columns, which vectorises better."""
+    for i in range(len(frame)):
+        x[i], y[i], z[i] = frame[i, 0], frame[i, 1], frame[i, 2]
+
+
+@numba.njit(cache=True)
+def _row(xi, yi, zi, x, y, z, row):
+    """Distances from one atom to others."""
+    for k in range(len(row)):
+        dx, dy, dz = x[k] - xi, y[k] - yi, z[k] - zi
+        row[k] = np.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+@numba.njit(cache=True, fastmath={"contract"})
+def _row_rectangular(xi, yi, zi, x, y, z, row, a, b, c, u, v, w):
+    """The same to the nearest images in a rectangular box a × b × c; u, v, w are the inverses."""
+    for k in range(len(row)):
+        dx, dy, dz = x[k] - xi, y[k] - yi, z[k] - zi
+        dx -= a * np.rint(dx * u)
+        dy -= b * np.rint(dy * v)
+        dz -= c * np.rint(dz * w)
+        row[k] = np.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+@numba.njit(cache=True)
+def _row_triclinic(xi, yi, zi, x, y, z, row, box, inv, shifts, dx, dy, dz):
+    """The same in any box with a reduced basis: a first guess by rounding, then the neighbours ± `shifts` of it."""
+    a0, a1, a2 = np.float32(box[0, 0]), np.float32(box[0, 1]), np.float32(box[0, 2])
+    b0, b1, b2 = np.float32(box[1, 0]), np.float32(box[1, 1]), np.float32(box[1, 2])
+    c0, c1, c2 = np.float32(box[2, 0]), np.float32(box[2, 1]), np.float32(box[2, 2])
+    u0, u1, u2 = np.float32(inv[0, 0]), np.float32(inv[1, 0]), np.float32(inv[2, 0])
+    v0, v1, v2 = np.float32(inv[0, 1]), np.float32(inv[1, 1]), np.float32(inv[2, 1])
+    w0, w1, w2 = np.float32(inv[0, 2]), np.float32(inv[1, 2]), np.float32(inv[2, 2])
+    for k in range(len(row)):
+        px, py, pz = x[k] - xi, y[k] - yi, z[k] - zi
+        a = np.rint(px * u0 + py * u1 + pz * u2)
+        b = np.rint(px * v0 + py * v1 + pz * v2)
+        c = np.rint(px * w0 + py * w1 + pz * w2)
+        px -= a * a0 + b * b0 + c * c0
+        py -= a * a1 + b * b1 + c * c1
+        pz -= a * a2 + b * b2 + c * c2
+        dx[k], dy[k], dz[k] = px, py, pz
+        row[k] = px * px + py * py + pz * pz
+    for s in range(len(shifts)):
+        sx, sy, sz = shifts[s, 0], shifts[s, 1], shifts[s, 2]
+        for k in range(len(row)):
+            side = np.copysign(np.float32(1), dx[k] * sx + dy[k] * sy + dz[k] * sz)
+            px, py, pz = dx[k] - side * sx, dy[k] - side * sy, dz[k] - side * sz
+            square = px * px + py * py + pz * pz
+            row[k] = square if square < row[k] else row[k]
+    for k in range(len(row)):
+        row[k] = np.sqrt(row[k])
+
+
+@numba.njit(cache=True)
 def full(coordinates, out):
     """Distances (frames, n, n) of coordinates (frames, n, 3), float32, into `out`."""
     frames, n, _ = coordinates.shape
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for t in range(frames):
+        _columns(coordinates[t], x, y, z)
         for i in range(n):
-            x[i], y[i], z[i] = coordinates[t, i, 0], coordinates[t, i, 1], coordinates[t, i, 2]
-        for i in range(n):
-            xi, yi, zi = x[i], y[i], z[i]
-            row = out[t, i]
-            for j in range(n):
-                dx, dy, dz = x[j] - xi, y[j] - yi, z[j] - zi
-                row[j] = np.sqrt(dx * dx + dy * dy + dz * dz)
+            _row(x[i], y[i], z[i], x, y, z, out[t, i])
 
 
 @numba.njit(cache=True)
@@ -48,16 +118,51 @@ def packed(coordinates, out):
     frames, n, _ = coordinates.shape
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for t in range(frames):
-        for i in range(n):
-            x[i], y[i], z[i] = coordinates[t, i, 0], coordinates[t, i, 1], coordinates[t, i, 2]
+        _columns(coordinates[t], x, y, z)
         first = 0
         for i in range(n - 1):
-            xi, yi, zi = x[i], y[i], z[i]
-            row = out[t, first : first + n - 1 - i]
-            for k in range(n - 1 - i):
-                dx, dy, dz = x[i + 1 + k] - xi, y[i + 1 + k] - yi, z[i + 1 + k] - zi
-                row[k] = np.sqrt(dx * dx + dy * dy + dz * dz)
+            j = i + 1
+            _row(x[i], y[i], z[i], x[j:], y[j:], z[j:], out[t, first : first + n - j])
             first += n - 1 - i
+
+
+@numba.njit(cache=True)
+def periodic(coordinates, boxes, inverse, rectangular, whole, out):
+    """Distances to the nearest images: rows of the full matrix if `whole`, else of the packed half, into `out`.
+
+    `out` is (frames, n²) or (frames, n (n − 1) / 2); boxes (frames, 3, 3) float64 with a reduced basis.
+    """
+    frames, n, _ = coordinates.shape
+    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    dx, dy, dz = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    shifts = np.empty((13, 3), np.float32)
+    for t in range(frames):
+        _columns(coordinates[t], x, y, z)
+        _half_of_neighbours(boxes[t], shifts)
+        a, b, c = np.float32(boxes[t, 0, 0]), np.float32(boxes[t, 1, 1]), np.float32(boxes[t, 2, 2])
+        u, v, w = np.float32(inverse[t, 0, 0]), np.float32(inverse[t, 1, 1]), np.float32(inverse[t, 2, 2])
+        start = 0
+        for i in range(n):
+            j = 0 if whole else i + 1
+            row = out[t, start : start + n - j]
+            if rectangular[t]:
+                _row_rectangular(x[i], y[i], z[i], x[j:], y[j:], z[j:], row, a, b, c, u, v, w)
+            else:
+                _row_triclinic(x[i], y[i], z[i], x[j:], y[j:], z[j:], row, boxes[t], inverse[t], shifts, dx, dy, dz)
+            start += n - j
+
+
+@numba.njit(cache=True)
+def _half_of_neighbours(box, shifts):
+    """The 13 lattice vectors around the origin, of each pair ± one, into `shifts` (13, 3)."""
+    s = 0
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            for k in range(-1, 2):
+                if 9 * i + 3 * j + k > 0:
+                    for d in range(3):
+                        shifts[s, d] = i * box[0, d] + j * box[1, d] + k * box[2, d]
+                    s += 1
 
 
 @numba.njit(cache=True)
@@ -78,25 +183,6 @@ def mend(coordinates, boxes, inverse, real, child, parent):
             if a != 0 or b != 0 or d != 0:
                 for k in range(3):
                     x[c, k] = x[c, k] - (a * box[0, k] + b * box[1, k] + d * box[2, k])
-
-
-@numba.njit(cache=True)
-def nearest_image(dx, dy, dz, box, inv):
-    """Lattice vector to take off (dx, dy, dz) for the shortest result, and its square; exact in skewed cells."""
-    a = np.rint(dx * inv[0, 0] + dy * inv[1, 0] + dz * inv[2, 0])
-    b = np.rint(dx * inv[0, 1] + dy * inv[1, 1] + dz * inv[2, 1])
-    c = np.rint(dx * inv[0, 2] + dy * inv[1, 2] + dz * inv[2, 2])
-    best, sx, sy, sz = np.inf, 0.0, 0.0, 0.0
-    for i in (0, -1, 1):
-        for j in (0, -1, 1):
-            for k in (0, -1, 1):
-                vx = (a + i) * box[0, 0] + (b + j) * box[1, 0] + (c + k) * box[2, 0]
-                vy = (a + i) * box[0, 1] + (b + j) * box[1, 1] + (c + k) * box[2, 1]
-                vz = (a + i) * box[0, 2] + (b + j) * box[1, 2] + (c + k) * box[2, 2]
-                square = (dx - vx) ** 2 + (dy - vy) ** 2 + (dz - vz) ** 2
-                if square < best:
-                    best, sx, sy, sz = square, vx, vy, vz
-    return best, sx, sy, sz
 
 
 @numba.njit(cache=True)

@@ -32,6 +32,27 @@ def is_real(boxes: np.ndarray) -> np.ndarray:
     return np.isfinite(boxes).all(axis=(-2, -1)) & (heights_nm(boxes) >= MIN_HEIGHT_NM).all(axis=-1)
 
 
+def reduced(boxes: np.ndarray, rounds: int = 20) -> np.ndarray:
+    """The same lattices (k, 3, 3) with short vectors, so that the nearest image is among the neighbours of a guess.
+
+    Each vector is freed of whole multiples of the others until nothing changes; rectangular boxes stay as they are.
+    """
+    boxes = np.array(boxes, np.float64)
+    for _ in range(rounds):
+        changed = False
+        for i in range(3):
+            for j in range(3):
+                if i != j:
+                    squares = (boxes[:, j] ** 2).sum(axis=-1)
+                    # a hair above 1/2 counts as 1/2, or hexagonal cells would change forever
+                    times = np.rint((boxes[:, i] * boxes[:, j]).sum(axis=-1) / squares * (1 - 1e-5))
+                    boxes[:, i] -= times[:, None] * boxes[:, j]
+                    changed |= bool(times.any())
+        if not changed:
+            break
+    return boxes
+
+
 def links(topology: Any) -> np.ndarray:
     """Pairs of atoms that are near each other: all bonds, and guesses where bonds are missing: (n, 2) int64.
 
@@ -127,7 +148,7 @@ def make_whole(coordinates: np.ndarray, boxes: np.ndarray, forest: Forest) -> np
     from mdlatent import kernels
 
     real = is_real(boxes)
-    boxes = np.where(real[:, None, None], boxes, np.eye(3))
+    boxes = reduced(np.where(real[:, None, None], boxes, np.eye(3)))
     inverse = np.linalg.inv(boxes)
     coordinates = np.array(coordinates, np.float32)
     kernels.mend(coordinates, boxes, inverse, real, forest.child, forest.parent)
