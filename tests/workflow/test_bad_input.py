@@ -99,8 +99,8 @@ def test_selections_of_different_size(study, small):
     short.save_dcd(str(study.folder / "b.dcd"))
     study.write(values(record(), record("b", topology="short.pdb")))
     text = study.fail()
-    assert "a: 20" in text
-    assert "b: 16" in text
+    assert "20 atoms in simulation 'a'" in text
+    assert "16 in 'b'" in text
     assert before_any_job(text)
 
 

@@ -69,32 +69,30 @@ def check_local_files(config: dict[str, Any]) -> None:
     if not rows:
         return
     from mdlatent import select_atoms, trajectory_check
+    from mdlatent.trajectory import load_topology
 
     deadline = time.monotonic() + BUDGET_S
+    selection = config["featurize"]["selection"]
     mistakes: list[str] = []
-    n_selected: dict[str, int] = {}
-    known: dict[Path, int] = {}
+    selected: dict[str, Any] = {}
+    known: dict[Path, Any] = {}
     for row in rows:
         if time.monotonic() > deadline:
             break
         try:
             topology = _path(row["topology"])
             if topology not in known:
-                known[topology] = select_atoms.count_selected(topology, config["featurize"]["selection"], row["name"])
-            n_selected[row["name"]] = known[topology]
+                known[topology] = select_atoms.select(load_topology(topology), selection, row["name"], topology)
+            selected[row["name"]] = known[topology]
             for uri in row["trajectory"]:
                 if _readable(uri) and time.monotonic() < deadline:
                     trajectory_check.check_pair(topology, _path(uri))
         except MdlatentError as error:
             mistakes.append(f"simulation {row['name']!r}: {error}")
-    if len(set(n_selected.values())) > 1:
-        counts = ", ".join(f"{name}: {count}" for name, count in list(n_selected.items())[:10])
-        mistakes.append(
-            f"featurize.selection {config['featurize']['selection']!r} finds different numbers of atoms ({counts}); all "
-            "simulations of a study must map the same ones: narrow the selection"
-        )
+    if selected and not mistakes:
+        select_atoms.demand_same(selected)
     if mistakes:
-        raise DataError("\n".join(mistakes))
+        raise DataError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _readable(uri: str) -> bool:

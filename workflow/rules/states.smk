@@ -49,7 +49,7 @@ rule cluster:
         runtime=240,
     params:
         options=options("cluster"),
-        code=code("cluster.py", "states.py", "representatives.py"),
+        code=code("cluster.py", "states.py", "latents.py", "representatives.py", "original_frames.py"),
         folder=subpath(output.labels, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
     message:
@@ -77,7 +77,7 @@ rule evaluate:
         mem_mb=3000,
         runtime=120,
     params:
-        code=code("evaluate.py"),
+        code=code("evaluate.py", "latents.py", "states.py"),
         folder=subpath(input.model, parent=True),
         clusters=subpath(input.clusters, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
