@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mdlatent import distances, files, stage
+from mdlatent import distances, stage
 from mdlatent.errors import DataError
-from mdlatent.frames import FrameStore, Simulation, plain_os_errors
+from mdlatent.frames import FrameStore, Simulation, create_hdf5
 
 log = logging.getLogger("mdlatent")
 
@@ -27,8 +27,6 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
 
     Raises DataError beforehand if the disk has no room for it.
     """
-    import h5py
-
     n_pairs = distances.n_pairs(store.n_atoms)
     size = 4 * n_pairs * simulation.n_frames
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +38,7 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
             "or raise featurize.stride"
         )
     rows = int(np.clip(CHUNK_BYTES // (4 * n_pairs), 1, 1024))
-    with files.write_beside(output) as temporary, plain_os_errors(output), h5py.File(temporary, "w") as file:
+    with create_hdf5(output) as (file, check):
         written = file.create_dataset("distances", (simulation.n_frames, n_pairs), "f4", chunks=(rows, n_pairs))
         written.attrs["unit"] = "nm"
         file["pairs"] = np.stack(distances.pairs(store.n_atoms), axis=1).astype(np.int32)
@@ -53,6 +51,7 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
             first = row - simulation.start
             out = distances.packed(coordinates, buffer[: len(coordinates)])
             written[first : first + len(out)] = out
+            check()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -68,10 +68,8 @@ def _periodic(coordinates: np.ndarray, boxes: np.ndarray, whole: bool, out: np.n
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (len(coordinates), 3, 3) or not periodic.is_real(boxes).all():
         raise ValueError(f"got boxes of shape {boxes.shape}, expected one real box (3, 3) in nm for each frame")
-    off_diagonal = ~np.eye(3, dtype=bool)
-    if boxes[:, off_diagonal].any():
-        boxes = periodic.reduced(boxes)
-    rectangular = ~boxes[:, off_diagonal].any(axis=1)
+    boxes = periodic.reduced(boxes)
+    rectangular = ~boxes[:, ~np.eye(3, dtype=bool)].any(axis=1)
     kernels.periodic(coordinates, boxes, np.linalg.inv(boxes), rectangular, whole, out)
 
 

@@ -6,11 +6,11 @@ all; a study's parts are listed in `index.json` and read through `FrameStore`, w
 
 import contextlib
 import errno
+import io
 import json
 import os
-import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,9 @@ class Simulation:
 class PartWriter:
     """Appends frames to a part that is being written; made by `write_part`."""
 
-    def __init__(self, file: Any, n_atoms: int):
+    def __init__(self, file: Any, n_atoms: int, check: Callable[[], None]):
         self._file = file
+        self._check = check
         self._n_atoms = n_atoms
         self.n_frames = 0
         self.n_frames_source: int | None = None
@@ -83,6 +84,7 @@ class PartWriter:
             dataset.resize(self.n_frames + k, axis=0)
             dataset[self.n_frames :] = values
         self.n_frames += k
+        self._check()
 
 
 @contextlib.contextmanager
@@ -92,14 +94,10 @@ def write_part(
     """Yield a writer of one part; the file stands at `path` only if the block ends well.
 
     The block appends frames and sets `writer.n_frames_source`, the number of frames of the source before striding
-    (default, as many as were written). A full disk, which HDF5 reports in many ways, raises OSError with the
-    system's error number and the file's name.
+    (default, as many as were written). Raises OSError as `create_hdf5`.
     """
-    import h5py
-
-    path = Path(path)
-    with files.write_beside(path) as temporary, plain_os_errors(path), h5py.File(temporary, "w") as file:
-        writer = PartWriter(file, n_atoms)
+    with create_hdf5(path) as (file, check):
+        writer = PartWriter(file, n_atoms, check)
         yield writer
         source = writer.n_frames if writer.n_frames_source is None else writer.n_frames_source
         file.attrs.update(
@@ -112,35 +110,54 @@ def write_part(
         )
 
 
-@contextlib.contextmanager
-def plain_os_errors(path: Path) -> Iterator[None]:
-    """Turn HDF5's reports of a failed write into OSError with the error number of the system."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        code = _system_error(error)
-        if code is None:
-            raise
-        raise OSError(code, os.strerror(code), str(path)) from error
+class _Destination(io.FileIO):
+    """The file that HDF5 writes to; keeps the system's first error and lets HDF5 go on.
 
-
-_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-
-def _system_error(error: BaseException) -> int | None:
-    """The number of the failed write behind an error of HDF5 (it stands in the text only), or None.
-
-    HDF5 fails once more when it closes a file that it could not write, so the chain of errors is searched.
+    HDF5 itself reports a full disk as one of many errors with the reason in the text, fails again when it is closed,
+    and prints tracebacks when its objects are freed.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _WRITE_ERRORS:
-            return seen.errno
-        found = re.search(r"errno = (\d+)", str(seen))
-        if found and int(found[1]) in _WRITE_ERRORS:
-            return int(found[1])
-        seen = seen.__context__
-    return None
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        view = memoryview(data).cast("B")
+        while self.error is None and len(view):
+            try:
+                view = view[super().write(view) or 0 :]
+            except OSError as error:
+                self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.error is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.error = error
+        return size or 0
+
+
+@contextlib.contextmanager
+def create_hdf5(path: str | Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Yield a new `h5py.File` that stands at `path` once the block has ended well, and a check for failed writes.
+
+    The check raises OSError with the system's error number and the file's name if a write has failed so far (a full
+    disk); call it after each large write, so as not to go on in vain. It is called once more at the end.
+    """
+    import h5py
+
+    path = Path(path)
+    with files.write_beside(path) as temporary, _Destination(temporary, "x+") as destination:
+
+        def check() -> None:
+            if destination.error is not None:
+                code = destination.error.errno or errno.EIO
+                raise OSError(code, os.strerror(code), str(path)) from destination.error
+
+        with h5py.File(destination, "w") as file:
+            yield file, check
+        check()
 
 
 @contextlib.contextmanager

@@ -29,7 +29,10 @@ def heights_nm(boxes: np.ndarray) -> np.ndarray:
 
 def is_real(boxes: np.ndarray) -> np.ndarray:
     """Which cells (..., 3, 3) are real boxes and not the dummies that files carry in their place (absent, 0, 1 Å)."""
-    return np.isfinite(boxes).all(axis=(-2, -1)) & (heights_nm(boxes) >= MIN_HEIGHT_NM).all(axis=-1)
+    boxes = np.asarray(boxes, np.float64)
+    finite = np.isfinite(boxes).all(axis=(-2, -1))
+    boxes = np.where(finite[..., None, None], boxes, 0.0)
+    return (heights_nm(reduced(boxes.reshape(-1, 3, 3))) >= MIN_HEIGHT_NM).all(axis=-1).reshape(finite.shape)
 
 
 def reduced(boxes: np.ndarray, rounds: int = 20) -> np.ndarray:
@@ -38,6 +41,8 @@ def reduced(boxes: np.ndarray, rounds: int = 20) -> np.ndarray:
     Each vector is freed of whole multiples of the others until nothing changes; rectangular boxes stay as they are.
     """
     boxes = np.array(boxes, np.float64)
+    if not boxes[:, ~np.eye(3, dtype=bool)].any():
+        return boxes
     for _ in range(rounds):
         changed = False
         for i in range(3):
@@ -45,7 +50,8 @@ def reduced(boxes: np.ndarray, rounds: int = 20) -> np.ndarray:
                 if i != j:
                     squares = (boxes[:, j] ** 2).sum(axis=-1)
                     # a hair above 1/2 counts as 1/2, or hexagonal cells would change forever
-                    times = np.rint((boxes[:, i] * boxes[:, j]).sum(axis=-1) / squares * (1 - 1e-5))
+                    overlap = (boxes[:, i] * boxes[:, j]).sum(axis=-1)
+                    times = np.rint(overlap / np.where(squares > 0, squares, np.inf) * (1 - 1e-5))
                     boxes[:, i] -= times[:, None] * boxes[:, j]
                     changed |= bool(times.any())
         if not changed:

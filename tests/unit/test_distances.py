@@ -1,0 +1,154 @@
+"""Distances against double precision, brute force over images, and mdtraj."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hn
+
+from mdlatent import distances, periodic
+
+PACKAGE = Path(distances.__file__).parent.parent
+
+
+def exact(coordinates):
+    x = coordinates.astype(np.float64)
+    return np.sqrt(((x[:, :, None] - x[:, None]) ** 2).sum(axis=-1))
+
+
+@pytest.mark.parametrize("offset_nm", [0, 50])
+@pytest.mark.parametrize("n_atoms", [3, 4, 20, 33, 301])
+def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
+    random = np.random.default_rng(n_atoms)
+    x = (offset_nm + 4 * random.random((5, n_atoms, 3))).astype(np.float32)
+    expected = exact(x)
+    found = distances.full(x)
+    off = ~np.eye(n_atoms, dtype=bool)
+    assert (np.abs(found - expected)[:, off] / expected[:, off]).max() < 3e-7
+    assert (found[:, ~off] == 0).all()
+    np.testing.assert_array_equal(found, found.transpose(0, 2, 1))
+    i, j = distances.pairs(n_atoms)
+    np.testing.assert_array_equal(distances.packed(x), found[:, i, j])
+
+
+@given(
+    hn.arrays(
+        np.float32, st.tuples(st.integers(0, 4), st.integers(1, 9), st.just(3)), elements=st.floats(-90, 90, width=32)
+    )
+)
+def test_numba_and_torch_agree(x):
+    full, packed = distances.full(x), distances.packed(x)
+    np.testing.assert_allclose(distances.full_torch(torch.tensor(x)), full, rtol=3e-7)
+    np.testing.assert_allclose(distances.packed_torch(torch.tensor(x)), packed, rtol=3e-7)
+    i, j = distances.pairs(x.shape[1])
+    np.testing.assert_array_equal(packed, full[:, i, j])
+
+
+def test_not_finite_stays_where_it_is():
+    x = np.random.default_rng(0).random((2, 6, 3)).astype(np.float32)
+    x[1, 2, 0] = np.nan
+    for found in (distances.full(x), distances.full_torch(torch.tensor(x)).numpy()):
+        bad = np.isnan(found)
+        expected = np.zeros((2, 6, 6), bool)
+        expected[1, 2], expected[1, :, 2] = True, True
+        np.testing.assert_array_equal(bad, expected)
+
+
+def test_buffers_are_filled_and_wrong_ones_refused():
+    x = np.random.default_rng(0).random((3, 5, 3)).astype(np.float32)
+    out = np.full((3, 10), -1, np.float32)
+    assert distances.packed(x, out) is out
+    assert (out > 0).all()
+    np.testing.assert_allclose(distances.packed(x[::2, ::-1].astype(np.float64)), distances.packed(x[::2, ::-1]))
+    for wrong in (np.empty((3, 9), np.float32), np.empty((3, 10)), np.empty((10, 3), np.float32).T):
+        with pytest.raises(ValueError, match="expected contiguous float32"):
+            distances.packed(x, wrong)
+    with pytest.raises(ValueError, match=r"expected \(frames, atoms, 3\)"):
+        distances.full(x[0])
+
+
+def test_gradients_are_right_and_finite_where_atoms_meet():
+    x = torch.rand(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(distances.packed_torch, (x,))
+    met = torch.zeros(1, 4, 3, requires_grad=True)
+    (distances.full_torch(met).sum() + distances.packed_torch(met).sum()).backward()
+    assert met.grad is not None and (met.grad == 0).all()
+
+
+CELLS = {
+    "rectangular": np.diag([3.0, 4.0, 5.0]),
+    "rhombic dodecahedron": 4 * np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, np.sqrt(0.5)]]),
+    "hexagonal": np.array([[3, 0, 0], [-1.5, 1.5 * np.sqrt(3), 0], [0, 0, 4.0]]),
+    "truncated octahedron": 4
+    * np.array([[1, 0, 0], [-1 / 3, np.sqrt(8) / 3, 0], [-1 / 3, -np.sqrt(2) / 3, np.sqrt(2 / 3)]]),
+    "very skewed": np.array([[3, 0, 0], [7.1, 3, 0], [-4, 5.2, 3.0]]),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_nearest_images_against_all_images(cell):
+    box = CELLS[cell]
+    x = (9 * np.random.default_rng(1).random((3, 40, 3)) - 4).astype(np.float32)
+    boxes = np.tile(box, (3, 1, 1))
+    i, j = distances.pairs(40)
+    d = (x[:, j].astype(np.float64) - x[:, i]).reshape(-1, 3)
+    reach = np.ceil(np.abs(d @ np.linalg.inv(box)).max(axis=0)).astype(int) + 2
+    many = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach)))) @ box
+    expected = np.array([np.sqrt(((v - many) ** 2).sum(axis=1).min()) for v in d]).reshape(3, -1)
+    found = distances.packed(x, boxes=boxes)
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+    full = distances.full(x, boxes=boxes)
+    np.testing.assert_array_equal(full, full.transpose(0, 2, 1))
+    np.testing.assert_array_equal(full[:, i, j], found)
+    assert (np.diagonal(full, axis1=1, axis2=2) == 0).all()
+
+
+def test_periodic_distances_need_a_real_box():
+    x = np.zeros((2, 3, 3), np.float32)
+    for boxes in (np.zeros((2, 3, 3)), np.tile(0.1 * np.eye(3), (2, 1, 1)), np.eye(3)):
+        with pytest.raises(ValueError, match="expected one real box"):
+            distances.full(x, boxes=boxes)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reduced_lattice_is_the_same_lattice(cell):
+    short = periodic.reduced(CELLS[cell][None])[0]
+    change = short @ np.linalg.inv(CELLS[cell])
+    np.testing.assert_allclose(change, np.rint(change), atol=1e-9)
+    assert abs(np.linalg.det(change)) == pytest.approx(1)
+    assert np.linalg.norm(short) <= np.linalg.norm(CELLS[cell]) + 1e-9
+
+
+def test_kernels_compile_where_neither_package_nor_home_can_be_written(tmp_path):
+    program = f"""
+import os, sys, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+denied = os.access
+os.access = lambda path, mode: mode != os.W_OK and denied(path, mode)
+import numba, numpy as np
+from mdlatent import distances
+assert distances.full(np.zeros((1, 3, 3), np.float32)).sum() == 0
+assert numba.config.CACHE_DIR.startswith({str(tmp_path)!r}), numba.config.CACHE_DIR
+"""
+    clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"PYTHONPATH": str(PACKAGE)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=clean)
+    assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_importing_distances_is_light():
+    program = "import sys, mdlatent.distances; print(sorted({'numba', 'torch'} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE)},
+    )
+    assert run.stdout.strip() == "[]"
