@@ -1,5 +1,6 @@
 """Checkpoints: kept sparingly, read back only if sound and of the same training."""
 
+import errno
 import logging
 
 import pytest
@@ -99,3 +100,17 @@ def test_files_of_a_killed_process_are_swept_and_no_others(checkpoints):
 def test_key_depends_on_every_part():
     assert key_of({"a": 1, "b": 2}, 0) == key_of({"b": 2, "a": 1}, 0)
     assert len({key_of({"a": 1}, 0), key_of({"a": 1}, 1), key_of({"a": 1.5}, 0), key_of({"b": 1}, 0)}) == 4
+
+
+def test_full_disk_is_said_by_its_number_and_leaves_nothing(checkpoints, monkeypatch):
+    def full(content, handle):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 576 vs 534")  # noqa: B904, what torch does
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*epoch00003") as caught:
+        checkpoints.save(state(3))
+    assert caught.value.errno == errno.ENOSPC
+    assert names(checkpoints.folder) == []

@@ -293,7 +293,7 @@ def wait_for_checkpoint(process, folder, deadline_s=60):
 
 
 def test_killed_and_terminated_processes_go_on_to_the_same_bits(index, tmp_path):
-    changes = {"epochs": 25, "batch_size": 8}
+    changes = {"epochs": 15, "batch_size": 8}
     folder = tmp_path / "broken"
     process = start(index, folder, **changes)
     wait_for_checkpoint(process, folder)

@@ -16,7 +16,7 @@ import torch
 
 from mdlatent import files
 
-__all__ = ["Checkpoints", "key_of"]
+__all__ = ["Checkpoints", "key_of", "write_torch"]
 
 log = logging.getLogger("mdlatent")
 
@@ -27,6 +27,25 @@ _NAME = re.compile(r"(?P<key>[0-9a-f]{16})-epoch(?P<epoch>\d+)-step(?P<step>\d+)
 def key_of(*parts: Any) -> str:
     """Hash of settings (anything that JSON can hold), 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_torch(path: str | Path, content: Any) -> None:
+    """Write what `torch.load` reads, in one step; same content, same bytes.
+
+    A full disk, which torch reports as a RuntimeError, raises OSError with the system's error number.
+    """
+    # Through a handle, since torch writes a path's name into the file, and ours is a temporary one.
+    with files.write_beside(path) as temporary, open(temporary, "wb") as handle:
+        try:
+            torch.save(content, handle)
+            handle.flush()
+        except (RuntimeError, OSError) as error:
+            seen: BaseException | None = error
+            while seen is not None and not (isinstance(seen, OSError) and seen.errno):
+                seen = seen.__context__
+            if isinstance(seen, OSError):
+                raise OSError(seen.errno, seen.strerror, str(path)) from error
+            raise
 
 
 class Checkpoints:
@@ -41,8 +60,7 @@ class Checkpoints:
         Older checkpoints but the last are removed once it is written.
         """
         path = self.folder / f"{self.key}-epoch{state['epoch']:05d}-step{state['step']:07d}.pt"
-        with files.write_beside(path) as temporary:
-            torch.save(state, temporary)
+        write_torch(path, state)
         for old in self._found()[:-KEEP]:
             old.unlink()
         return path

@@ -1,8 +1,9 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
-squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances. Stopped by SIGTERM or SIGUSR1, it saves a
-checkpoint and exits with code 75; the same command then goes on from there.
+squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances.
+
+Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
 """
 
 import hashlib
@@ -180,7 +181,7 @@ def data_hash(store: "FrameStore", rows: dict[str, np.ndarray]) -> str:
         for frames in iterate_rows(store, some, READ_ROWS):
             if not np.isfinite(frames).all():
                 raise DataError(f"{store.path}: {name} frames hold NaN or infinite coordinates; run featurize again")
-            result.update(frames)
+            result.update(frames.tobytes())
     return result.hexdigest()
 
 

@@ -73,7 +73,6 @@ def choose_device(wanted: str, threads: int) -> str:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with this
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it guards against reading such memory: we do not
     _keep_freed_memory()
     torch.backends.cudnn.benchmark = False
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -124,7 +123,7 @@ def train(
     n_steps = epochs * n_batches
     n_warmup = min(n_batches, max(1, n_steps // 5))
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True
+        model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True
     )
     rows: list[Row] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "model": None}
@@ -156,7 +155,7 @@ def train(
             step = (epoch - 1) * n_batches + first
             rate = learning_rate(step, n_warmup, n_steps, options["learning_rate"])
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate_scale"]
             draw = torch.from_numpy(noise(seed, epoch, first, (len(batch), model.latent_dim))).to(feed.device)
             sums += _step(model, optimizer, batch, beta, draw)
             if not math.isfinite(float(sums[:5].sum())):
@@ -183,8 +182,8 @@ def train(
 
         row = _row(epoch, sums, beta, rate, model.latent_dim)
         if len(validation):
-            row["validation_reconstruction"], kl = _validate(model, validation)
-            row["validation_loss"] = row["validation_reconstruction"] + beta * kl
+            reconstruction, kl = _validate(model, validation)
+            row |= {"validation_reconstruction": reconstruction, "validation_loss": reconstruction + beta * kl}
         row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
         _warn_of_collapse(row, rows)
         rows.append(row)

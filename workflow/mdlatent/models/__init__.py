@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdlatent import files
 from mdlatent.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def build(family: str, n_atoms: int, latent_dim: int, options: dict[str, Any] | 
 
 def save(path: str | Path, model: LatentModel, metadata: dict[str, Any]) -> None:
     """Write a model and what is needed to build it again, in one step; same model, same bytes."""
-    import torch
+    from mdlatent.checkpoint import write_torch
 
     content = {
         "format": FORMAT,
@@ -56,9 +55,7 @@ def save(path: str | Path, model: LatentModel, metadata: dict[str, Any]) -> None
         "metadata": json.dumps(metadata),
         "state": {key: value.cpu() for key, value in model.state_dict().items()},
     }
-    # Through a handle, since torch writes a path's name into the file, and ours is a temporary one.
-    with files.write_beside(path) as temporary, open(temporary, "wb") as handle:
-        torch.save(content, handle)
+    write_torch(path, content)
 
 
 def load(path: str | Path) -> tuple[LatentModel, dict[str, Any]]:

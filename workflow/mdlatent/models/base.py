@@ -57,6 +57,10 @@ class LatentModel(nn.Module):
         """How many frames to map in one go, so that memory stays bounded."""
         return max(1, min(256, MAP_BYTES // self.bytes_per_frame))
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimizer, each group with `rate_scale`, a factor on the learning rate."""
+        return [{"params": list(self.parameters()), "rate_scale": 1.0}]
+
     def prepare(self, store: FrameStore, rows: np.ndarray) -> None:
         """Set what must be known of the training frames (`rows` of `store`) before the first step."""
 

@@ -13,7 +13,7 @@ means, so the weight of β depends neither on the batch size nor on n.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ __all__ = ["Conv2dVAE"]
 # The scale is this much above the largest distance seen in training: a sigmoid reaches 1 only in the limit, and
 # frames seen later may be more extended.
 SCALE_MARGIN = 1.25
+FULL_RATE_INPUTS = 1024  # inputs of the encoder's dense layer up to which it learns at the full rate
 SCALE_FRAMES = 2000  # frames, evenly spaced, among which the largest distance is looked for
 
 
@@ -88,6 +89,20 @@ class Conv2dVAE(LatentModel):
     def bytes_per_frame(self) -> int:
         """Kept for the gradient: 56 values per matrix element in the layers, and some in the matrices themselves."""
         return 4 * 66 * self.n_atoms**2
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The dense layer of the encoder learns more slowly the more inputs it has.
+
+        Adam changes every weight by about the learning rate, so the sum over its 2 n² inputs, of size 1 after the
+        norm, changes by 2 n² times that, and the training of a large matrix would explode (see Yang et al. 2022,
+        arXiv 2203.03466: rates of hidden layers go with 1 / inputs).
+        """
+        last = self.encoder[-1]
+        assert isinstance(last, nn.Linear)
+        dense = last.weight
+        others = [parameter for parameter in self.parameters() if parameter is not dense]
+        scale = min(1.0, FULL_RATE_INPUTS / dense.shape[1])
+        return [{"params": others, "rate_scale": 1.0}, {"params": [dense], "rate_scale": scale}]
 
     def prepare(self, store: FrameStore, rows: np.ndarray) -> None:
         """Find the scale from the training frames."""
