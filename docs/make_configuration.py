@@ -41,7 +41,9 @@ def rows(rules: dict[str, Any], required: list[str]) -> list[str]:
 def page() -> str:
     """The whole page."""
     schema = config.schema()
-    sections = {k: v for k, v in schema["properties"].items() if "properties" in v or "properties" in v.get("items", {})}
+    sections = {
+        k: v for k, v in schema["properties"].items() if "properties" in v or "properties" in v.get("items", {})
+    }
     plain = {k: v for k, v in schema["properties"].items() if k not in sections}
     text = [
         "# Configuration",
@@ -56,12 +58,19 @@ def page() -> str:
     for name, rule in sections.items():
         inner = rule if "properties" in rule else rule["items"]
         what = "a list; each entry has these keys" if "items" in rule else ""
-        text += ["", f"## `{name}`", "", " ".join(rule.get("description", "").split()) + (f" ({what})" if what else "") + "."]
+        text += [
+            "",
+            f"## `{name}`",
+            "",
+            " ".join(rule.get("description", "").split()) + (f" ({what})" if what else "") + ".",
+        ]
         text += ["", *rows(inner["properties"], inner.get("required", []))]
     return "\n".join(text) + "\n"
 
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page() else "docs/configuration.md is out of date: run `make docs`")
+        sys.exit(
+            0 if PAGE.read_text(encoding="utf-8") == page() else "docs/configuration.md is out of date: run `make docs`"
+        )
     PAGE.write_text(page(), encoding="utf-8")

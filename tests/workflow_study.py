@@ -45,4 +45,3 @@ class Study:
     def jobs(self, text: str) -> set[str]:
         """Names of the rules that ran or would run, from what Snakemake printed."""
         return {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule "))}
-

@@ -184,9 +184,7 @@ def test_disk_full(study, small):
         with open(small_disk / "ballast", "ab") as handle:
             handle.write(b"x" * 50_850_000)
         # Straight past the check of free space that a new start would make.
-        result = subprocess.run(
-            ["df", "--output=avail", small_disk], capture_output=True, text=True, check=True
-        )
+        result = subprocess.run(["df", "--output=avail", small_disk], capture_output=True, text=True, check=True)
         assert int(result.stdout.split()[1]) < 300
         text = study.fail()
         assert "free" in text or "space" in text.lower()

@@ -39,7 +39,9 @@ def check_results_folder(folder: Path) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise ConfigError(f"results: {str(existing)!r} is a file, expected a folder; move it away or set another folder")
+        raise ConfigError(
+            f"results: {str(existing)!r} is a file, expected a folder; move it away or set another folder"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"results: the folder {str(existing)!r} cannot be written; set `results` to one that can")
     free = shutil.disk_usage(existing).free
@@ -118,7 +120,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     before_first_job(config)
     models = ", ".join(model["name"] for model in config["models"])
-    log.info("%s: study %s, %d simulations, models %s", args.config, config["study"], len(config["simulations"]), models)
+    log.info(
+        "%s: study %s, %d simulations, models %s", args.config, config["study"], len(config["simulations"]), models
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ mistake is reported at once, each with its file and line, the value found and wh
 
 import copy
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,9 @@ def _mistakes(values: Any, rules: dict[str, Any], lines: Lines, root: KeyPath = 
             inside = f"in {_dotted(path)!r} " if path else ""
             found.append(f"{lines.where(path)}{inside}the key {missing!r} is missing")
         else:
-            found.append(f"{lines.where(path)}{_dotted(path)}: got {_show(error.instance)}, expected {_expected(error)}")
+            found.append(
+                f"{lines.where(path)}{_dotted(path)}: got {_show(error.instance)}, expected {_expected(error)}"
+            )
     return found
 
 
@@ -183,30 +185,41 @@ def _hint(value: Any, known: list[Any]) -> str:
 
 def _cross_checks(values: dict[str, Any], lines: Lines) -> list[str]:
     """What no schema can say: keys that must agree with each other."""
-    split, found = values["split"], []
+    found = [*_split_mistakes(values), *_name_mistakes(values)]
+    return [lines.where(path) + sentence for path, sentence in found]
+
+
+def _split_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    split = values["split"]
     names = [row["name"] for row in values["simulations"]]
     if split["by"] == "time":
-        beyond = [block for block in split["test_blocks"] if block >= split["n_blocks"]]
-        if beyond:
-            found.append(
-                f"{lines.where(('split', 'test_blocks'))}split.test_blocks: got block {beyond[0]}, expected 0 to "
-                f"{split['n_blocks'] - 1} since split.n_blocks is {split['n_blocks']}"
+        n_blocks, blocks = split["n_blocks"], split["test_blocks"]
+        place = ("split", "test_blocks")
+        if max(blocks) >= n_blocks:
+            yield (
+                place,
+                (
+                    f"split.test_blocks: got block {max(blocks)}, expected 0 to {n_blocks - 1} "
+                    f"since split.n_blocks is {n_blocks}"
+                ),
             )
-        elif len(split["test_blocks"]) >= split["n_blocks"]:
-            found.append(f"{lines.where(('split', 'test_blocks'))}split.test_blocks: all blocks are held out, none is left to train on")
-    else:
-        for key in ("test_simulations", "validation_simulations"):
-            for name in split[key]:
-                if name not in names:
-                    found.append(f"{lines.where(('split', key))}split.{key}: there is no simulation {name!r}{nearest(name, names)}")
-        if not split["test_simulations"]:
-            found.append(f"{lines.where(('split',))}split.by is `simulation`: name at least one in split.test_simulations")
+        elif len(blocks) >= n_blocks:
+            yield place, "split.test_blocks: all blocks are held out, none is left to train on"
+        return
+    for key in ("test_simulations", "validation_simulations"):
+        for name in split[key]:
+            if name not in names:
+                yield ("split", key), f"split.{key}: there is no simulation {name!r}{nearest(name, names)}"
+    if not split["test_simulations"]:
+        yield ("split",), "split.by is `simulation`: name at least one in split.test_simulations"
+
+
+def _name_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     if not any(row["role"] == "train" for row in values["simulations"]):
-        found.append(f"{lines.where(('simulations',))}no simulation has the role `train`: there is nothing to train on")
+        yield ("simulations",), "no simulation has the role `train`: there is nothing to train on"
     models = [model["name"] for model in values["models"]]
     for name in sorted({name for name in models if models.count(name) > 1}):
-        found.append(f"{lines.where(('models',))}models: {name!r} stands {models.count(name)} times; give each its own `name`")
-    return found
+        yield ("models",), f"models: {name!r} stands {models.count(name)} times; give each its own `name`"
 
 
 def _with_defaults(values: Any, rules: dict[str, Any]) -> Any:
@@ -240,5 +253,13 @@ def _show(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "true/false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "keys and values", type(None): "nothing"}
+    kinds = {
+        bool: "true/false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "keys and values",
+        type(None): "nothing",
+    }
     return kinds.get(type(value), type(value).__name__)

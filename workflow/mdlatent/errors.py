@@ -20,5 +20,5 @@ class FetchError(MdlatentError, OSError):
     """A file could not be downloaded, or is not the file it should be."""
 
 
-class Interrupted(MdlatentError):
+class Interrupted(MdlatentError):  # noqa: N818 (nothing went wrong)
     """The work was told to stop; it saved its state and goes on from there when run again."""

@@ -22,7 +22,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"simulations: got the table {str(path)!r}, but there is no such file")
     separator = "," if path.suffix.lower() == ".csv" else "\t"
     try:
-        cells = pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False, comment="#", skipinitialspace=True)
+        cells = pandas.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, comment="#", skipinitialspace=True
+        )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a table of {'commas' if separator == ',' else 'tabs'}: {error}") from error
     return [
@@ -76,11 +78,13 @@ def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
 def _with_files(row: dict[str, Any]) -> dict[str, Any]:
     """One row with its globs expanded; raises ConfigError where files are missing."""
     if "topology" not in row:
-        raise ConfigError(f"simulation {row['name']!r}: `topology` is missing; a trajectory needs one to name its atoms")
+        raise ConfigError(
+            f"simulation {row['name']!r}: `topology` is missing; a trajectory needs one to name its atoms"
+        )
     trajectory: list[str] = []
     for uri in row["trajectory"]:
         if sources.is_local(uri) and any(sign in uri for sign in "*?["):
-            found = sorted(glob.glob(str(Path(uri).expanduser()), recursive=True))
+            found = sorted(glob.glob(str(Path(uri).expanduser()), recursive=True))  # noqa: PTH207 (absolute patterns)
             if not found:
                 raise ConfigError(f"simulation {row['name']!r}: no file matches {uri!r}")
             trajectory += found
@@ -102,4 +106,6 @@ def _with_files(row: dict[str, Any]) -> dict[str, Any]:
 def _refuse_twice(names: list[str], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"{where}simulations: {twice[0]!r} is named {names.count(twice[0])} times; names must be unique")
+        raise ConfigError(
+            f"{where}simulations: {twice[0]!r} is named {names.count(twice[0])} times; names must be unique"
+        )
