@@ -37,7 +37,7 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
             f"{free / 1e9:.1f} GB free; set distances.store to false (training does not need them), "
             "or raise featurize.stride"
         )
-    rows = int(np.clip(CHUNK_BYTES // (4 * n_pairs), 1, 1024))
+    rows = int(np.clip(CHUNK_BYTES // (4 * n_pairs), 1, min(1024, simulation.n_frames)))
     with create_hdf5(output) as (file, check):
         written = file.create_dataset("distances", (simulation.n_frames, n_pairs), "f4", chunks=(rows, n_pairs))
         written.attrs["unit"] = "nm"

@@ -123,6 +123,8 @@ class Trajectory:
         self.n_frames = frame if total is None else total
         if total is not None and stop is None and frame < total:
             raise DataError(f"{self.path}: ends at frame {frame} of {total}; the file is cut short, fetch it again")
+        if self._suffix == ".xyz" and stop is None and _n_lines(self.path) > frame * (self.topology.n_atoms + 2):
+            raise DataError(f"{self.path}: frame {frame} is not whole; the file is cut short, fetch it again")
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
@@ -203,6 +205,17 @@ def _length(file: Any) -> int | None:
         return len(file)
     except (NotImplementedError, TypeError):
         return None
+
+
+def _n_lines(path: Path) -> int:
+    """Lines of a text file up to the last that is not blank (mdtraj drops an unfinished xyz frame without a word)."""
+    lines = last = 0
+    with open(path, "rb") as handle:
+        for line in handle:
+            lines += 1
+            if line.strip():
+                last = lines
+    return last
 
 
 def _text(error: Exception) -> str:
