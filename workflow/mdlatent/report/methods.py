@@ -1,0 +1,86 @@
+"""Which methods and programs a study used, and how they ask to be cited."""
+
+from collections.abc import Sequence
+from typing import Any
+
+# (what it did, reference, DOI or None)
+ALWAYS = [
+    (
+        "States",
+        "HDBSCAN: Campello RJGB, Moulavi D, Sander J (2013) Density-based clustering based on hierarchical density "
+        "estimates. PAKDD 2013, LNCS 7819:160–172",
+        "10.1007/978-3-642-37456-2_14",
+    ),
+    (
+        "States, program",
+        "McInnes L, Healy J, Astels S (2017) hdbscan: Hierarchical density based clustering. J Open Source Softw 2:205",
+        "10.21105/joss.00205",
+    ),
+    (
+        "Transitions and lifetimes",
+        "Core sets: Buchete NV, Hummer G (2008) Coarse master equations for peptide folding dynamics. J Phys Chem B "
+        "112:6057–6069",
+        "10.1021/jp0761665",
+    ),
+    (
+        "Reading trajectories",
+        "McGibbon RT et al. (2015) MDTraj: a modern open library for the analysis of molecular dynamics trajectories. "
+        "Biophys J 109:1528–1532",
+        "10.1016/j.bpj.2015.08.015",
+    ),
+    (
+        "Workflow",
+        "Mölder F et al. (2021) Sustainable data analysis with Snakemake. F1000Research 10:33",
+        "10.12688/f1000research.29032.2",
+    ),
+    (
+        "Structures on this page",
+        "Rego N, Koes D (2015) 3Dmol.js: molecular visualization with WebGL. Bioinformatics 31:1322–1324",
+        "10.1093/bioinformatics/btu829",
+    ),
+]
+FAMILIES = {
+    "conv2d": [
+        (
+            "Model conv2d",
+            "Variational autoencoder: Kingma DP, Welling M (2014) Auto-encoding variational Bayes. ICLR 2014, "
+            "arXiv:1312.6114",
+            None,
+        ),
+    ],
+    "pca_distances": [
+        (
+            "Model pca_distances",
+            "Principal components: Pearson K (1901) On lines and planes of closest fit to systems of points in space. "
+            "Philos Mag 2:559–572",
+            "10.1080/14786440109462720",
+        ),
+    ],
+}
+SIMULATE = [
+    (
+        "Molecular dynamics",
+        "Eastman P et al. (2024) OpenMM 8: molecular dynamics simulation with machine learning potentials. J Phys Chem "
+        "B 128:109–116",
+        "10.1021/acs.jpcb.3c06662",
+    ),
+]
+TORCH = [
+    (
+        "Training",
+        "Ansel J et al. (2024) PyTorch 2: faster machine learning through dynamic Python bytecode transformation and "
+        "graph compilation. ASPLOS 2024",
+        "10.1145/3620665.3640366",
+    ),
+]
+
+
+def references(options: dict[str, Any], families: Sequence[str]) -> list[tuple[str, str, str | None]]:
+    """(what it did, reference, DOI) of everything that this study used, models first."""
+    found = [entry for family in dict.fromkeys(families) for entry in FAMILIES.get(family, [])]
+    found += ALWAYS[:3]
+    if any("simulate" in row for row in options["simulations"]):
+        found += SIMULATE
+    if any(family != "pca_distances" for family in families):
+        found += TORCH
+    return found + ALWAYS[3:]

@@ -1,0 +1,135 @@
+"""Put the report page together: template, styles, scripts and data in one file that asks the network for nothing."""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdlatent.report import figures, methods, structures, study, tables
+from mdlatent.report.study import Study
+from mdlatent.report.tables import escape, show
+
+log = logging.getLogger("mdlatent")
+
+HERE = Path(__file__).parent
+VENDORED = "2.5.5"  # of 3Dmol.js, see assets/README.md
+SCRIPTS = ("common.js", "map.js", "states.js", "matrices.js", "curves.js", "viewer.js", "app.js")
+
+
+def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_from: Path) -> str:
+    """The whole page as text; links to structures are relative to the folder `links_from`."""
+    rows = figures.thinned(found.store.n_frames, options["report"]["max_points"])
+    log.info("drawing %d of %d frames", len(rows), found.store.n_frames)
+    labels = [study.labels(found, run) for run in found.runs]
+    paths = [run.structures(state) for run in found.runs for state in range(run.n_states)]
+    data = {
+        "study": options["study"],
+        "frames": figures.frame_data(found, rows),
+        "runs": [figures.run_data(found, run, rows, label) for run, label in zip(found.runs, labels, strict=True)],
+        "matrices": figures.matrices(found, labels),
+        "structures": structures.packed(paths),
+        "files": [Path(os.path.relpath(path, links_from)).as_posix() for path in paths],
+    }
+    families = {run.model: str(run.settings.get("family", "")) for run in found.runs}
+    return fill(
+        (HERE / "page.html").read_text(encoding="utf-8"),
+        {
+            "study": escape(options["study"]),
+            "facts": facts(found),
+            "headline": tables.headline(about["metrics"], families),
+            "headline_note": escape(headline_note(found, options)),
+            "sources": tables.sources(found.sources),
+            "timings": tables.timings(found.benchmarks) + tables.machine(about["metrics"]),
+            "versions": tables.versions(about),
+            "config": escape(as_yaml(options)),
+            "references": tables.references(methods.references(options, list(families.values())), found.sources),
+            "program": escape(f"mdlatent {about['versions']['mdlatent']}"),
+            "commit": escape((about["commit"] or "")[:12]),
+            "licence": escape((HERE / "assets" / "3Dmol-LICENSE.txt").read_text(encoding="utf-8").strip()),
+            "style": (HERE / "style.css").read_text(encoding="utf-8"),
+            "data": as_script_data(data),
+            "plotly": library(plotly_js()),
+            "viewer": library((HERE / "assets" / "3Dmol-min.js").read_text(encoding="utf-8")),
+            "script": "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        },
+    )
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """`template` with every `{{name}}` replaced, once; what is filled in is not looked at again."""
+
+    def value(match: re.Match[str]) -> str:
+        return values[match[1]]
+
+    return re.sub(r"\{\{(\w+)\}\}", value, template)
+
+
+def as_script_data(data: Any) -> str:
+    """JSON that can stand inside a script element, whatever text is in it."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def plotly_js() -> str:
+    """The library's script as the Python package brings it."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+def library(text: str) -> str:
+    """A script to embed; a closing tag inside it would end it early."""
+    return text.replace("</script", "<\\/script")
+
+
+def facts(found: Study) -> str:
+    """The study in a line of numbers."""
+    store = found.store
+    n_mapped = len([s for s in store.simulations if s.role == "embed"])
+    spans = [float(np.ptp(times)) for s in store.simulations if len(times := store.times_ps(s)) and np.isfinite(times).all()]
+    items = [
+        (show(len(store.simulations), 0), "simulations" if len(store.simulations) > 1 else "simulation"),
+        (show(store.n_frames, 0), "frames"),
+        (show(store.n_atoms, 0), "atoms mapped"),
+    ]
+    if len(spans) == len(store.simulations):
+        items.append((duration(sum(spans)), "simulated time"))
+    if n_mapped:
+        items.append((show(n_mapped, 0), "mapped only, not trained on"))
+    return "".join(f"<li><b>{escape(value)}</b> {escape(word)}</li>" for value, word in items)
+
+
+def duration(time_ps: float) -> str:
+    """A time in words with three digits."""
+    for unit, step in (("ms", 1e9), ("µs", 1e6), ("ns", 1e3)):
+        if time_ps >= step:
+            return f"{time_ps / step:.3g} {unit}"
+    return f"{time_ps:.3g} ps"
+
+
+def headline_note(found: Study, options: dict[str, Any]) -> str:
+    """How the numbers of the headline table came about."""
+    split = options["split"]
+    if split["by"] == "time":
+        blocks = ", ".join(str(block + 1) for block in split["test_blocks"])
+        held = f"blocks {blocks} of {split['n_blocks']} of each simulation's time"
+    else:
+        held = "the simulations " + ", ".join(split["test_simulations"])
+    return (
+        f"Held out: {held}, which no model was trained on. The error is the root mean square difference between true "
+        "and reconstructed distances over all pairs of atoms and all held-out frames; its 95 % interval comes from "
+        "resampling blocks of time."
+    )
+
+
+def as_yaml(options: dict[str, Any]) -> str:
+    """The configuration as a user would write it."""
+    import yaml
+
+    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True, width=110).rstrip()
