@@ -17,6 +17,7 @@ STAGES = {
     "featurize": "read one trajectory part into the frame store",
     "index_frames": "list the stored frames of a study and check that they suffice",
     "compute_distances": "write the distances of stored frames (only when asked for)",
+    "compare_reference": "measure the distance of every frame to a reference structure",
     "train": "train or fit one model with one seed",
     "embed": "map the frames of one simulation into the latent space",
     "cluster": "find states in the latent space with HDBSCAN",

@@ -68,6 +68,17 @@ def topology(simulation):
     return f"{STUDY}/trajectories/{simulation}/topology{suffix}"
 
 
+def reference(simulation):
+    """The reference structure of a simulation inside the study."""
+    suffix = sources.extension(SIMULATIONS[simulation]["reference"])
+    return f"{STUDY}/trajectories/{simulation}/reference{suffix}"
+
+
+def compared_references():
+    """The comparisons with reference structures, for simulations that have one."""
+    return [f"{STUDY}/reference/{name}.parquet" for name, row in SIMULATIONS.items() if "reference" in row]
+
+
 def local_source(uri):
     """A local file as an input, so that a changed one is seen; nothing for a download."""
     source = sources.parse(uri)

@@ -1,5 +1,6 @@
 # Needs: the verified trajectories and topologies.
-# Makes: frames/atoms.json, frames/<simulation>/<part>.h5, frames/index.json; distances/<simulation>.h5 when asked for.
+# Makes: frames/atoms.json, frames/<simulation>/<part>.h5, frames/index.json; when asked for, distances/<simulation>.h5
+# and reference/<simulation>.parquet.
 
 
 localrules:
@@ -54,6 +55,10 @@ def index_records():
 
 def part_trajectory(wildcards):
     return parts(wildcards.simulation)[wildcards.part]
+
+
+def fetched_reference(wildcards):
+    return reference(wildcards.simulation)
 
 
 def own_stored_parts(wildcards):
@@ -162,3 +167,29 @@ rule compute_distances:
     shell:
         "python -m mdlatent.compute_distances --frames {input.index:q} --simulation {wildcards.simulation}"
         " --output {output:q} --log {log:q}"
+
+
+rule compare_reference:
+    input:
+        parts=own_stored_parts,
+        index=ancient(f"{STUDY}/frames/index.json"),
+        atoms=ancient(f"{STUDY}/frames/atoms.json"),
+        reference=fetched_reference,
+    output:
+        f"{STUDY}/reference/{{simulation}}.parquet",
+    log:
+        f"{STUDY}/logs/compare_reference/{{simulation}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/compare_reference/{{simulation}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        code=code("compare_reference.py"),
+    message:
+        "Comparing {wildcards.simulation} with its reference structure"
+    shell:
+        "python -m mdlatent.compare_reference --frames {input.index:q} --atoms {input.atoms:q}"
+        " --simulation {wildcards.simulation} --reference {input.reference:q} --output {output:q} --log {log:q}"

@@ -16,6 +16,7 @@ rule make_report:
         labels=runs("clusters/{model}/seed{seed}/labels.parquet"),
         evaluation=runs("evaluation/{model}/seed{seed}.json"),
         summary=f"{STUDY}/evaluation/summary.csv",
+        references=compared_references(),
     output:
         page=report(
             f"{STUDY}/report.html",

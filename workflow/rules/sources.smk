@@ -10,11 +10,20 @@ FETCH_OPTIONS = options("fetch")
 
 localrules:
     fetch_topology,
+    fetch_reference,
     fetch_trajectory,
 
 
 def topology_uri(wildcards):
     return SIMULATIONS[wildcards.simulation]["topology"]
+
+
+def reference_uri(wildcards):
+    return SIMULATIONS[wildcards.simulation]["reference"]
+
+
+def local_reference(wildcards):
+    return local_source(reference_uri(wildcards))
 
 
 def part_uri(wildcards):
@@ -57,6 +66,30 @@ rule fetch_topology:
         uri=topology_uri,
     message:
         "Fetching the topology of {wildcards.simulation}"
+    shell:
+        "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q}"
+        " --options {FETCH_OPTIONS:q} --log {log:q}"
+
+
+rule fetch_reference:
+    input:
+        local_reference,
+    output:
+        file=f"{STUDY}/trajectories/{{simulation}}/reference.{{extension}}",
+        source=f"{STUDY}/trajectories/{{simulation}}/reference.{{extension}}.source.json",
+    log:
+        f"{STUDY}/logs/fetch/{{simulation}}.reference.{{extension}}.log",
+    wildcard_constraints:
+        extension=r"\w+",
+    conda:
+        "../../envs/sources.yaml"
+    resources:
+        mem_mb=500,
+        runtime=720,
+    params:
+        uri=reference_uri,
+    message:
+        "Fetching the reference structure of {wildcards.simulation}"
     shell:
         "python -m mdlatent.fetch --uri {params.uri:q} --output {output.file:q}"
         " --options {FETCH_OPTIONS:q} --log {log:q}"
