@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -108,6 +109,20 @@ def test_nearest_images_against_all_images(cell):
     np.testing.assert_array_equal(full, full.transpose(0, 2, 1))
     np.testing.assert_array_equal(full[:, i, j], found)
     assert (np.diagonal(full, axis1=1, axis2=2) == 0).all()
+
+
+def test_box_vectors_are_those_of_mdtraj():
+    random = np.random.default_rng(0)
+    cells = np.concatenate([2 + 5 * random.random((50, 3)), 60 + 60 * random.random((50, 3))], axis=1)
+    cells[:3, 3:] = [[90, 90, 90], [60, 60, 90], [109.4712206, 109.4712206, 109.4712206]]
+    possible = np.isfinite(periodic.box_vectors(cells)).all(axis=(1, 2))
+    expected = [mdtraj.utils.lengths_and_angles_to_box_vectors(*cell) for cell in cells[possible]]
+    np.testing.assert_allclose(periodic.box_vectors(cells)[possible], expected, atol=1e-5)
+    assert possible.sum() > 30
+    dummies = np.array(
+        [[0.0, 0, 0, 0, 0, 0], [0.1, 0.1, 0.1, 90, 90, 90], [3, 3, 3, 0, 0, 0], [np.nan] * 6, [3, 3, 3, 60, 60, 150]]
+    )
+    assert not periodic.is_real(periodic.box_vectors(dummies)).any()
 
 
 def test_periodic_distances_need_a_real_box():

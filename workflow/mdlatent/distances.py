@@ -79,15 +79,15 @@ def full_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
     The gradient of a distance of zero, which is not defined, is taken as zero.
     """
     x, y, z = coordinates.unbind(-1)
-    squared = sum((c[..., :, None] - c[..., None, :]) ** 2 for c in (x, y, z))
-    return _safe_root(squared)
+    dx, dy, dz = (c[..., :, None] - c[..., None, :] for c in (x, y, z))
+    return _safe_root(dx**2 + dy**2 + dz**2)
 
 
 def packed_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
     """`packed` for tensors, on any device, differentiable: (frames, n, 3) → (frames, n (n − 1) / 2)."""
     i, j = _pairs_torch(coordinates.shape[-2], str(coordinates.device))
-    columns = coordinates.unbind(-1)
-    return _safe_root(sum((c[..., j] - c[..., i]) ** 2 for c in columns))
+    dx, dy, dz = (c[..., j] - c[..., i] for c in coordinates.unbind(-1))
+    return _safe_root(dx**2 + dy**2 + dz**2)
 
 
 def _safe_root(squared: "torch.Tensor") -> "torch.Tensor":

@@ -8,6 +8,7 @@ slower and loses 4e-3 nm at 50 nm from the origin. (x−y)² = (y−x)² exactly
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -15,12 +16,13 @@ import numpy as np
 
 def _cache_folder() -> None:
     """Give numba a folder for compiled code if neither the package's nor the user's can be written."""
-    if numba.config.CACHE_DIR:
+    config: Any = numba.config
+    if config.CACHE_DIR:
         return
     for folder in (Path(__file__).parent, Path.home()):
         if os.access(folder, os.W_OK):
             return
-    numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"mdlatent-numba-{os.getuid()}")
+    config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"mdlatent-numba-{os.getuid()}")
 
 
 _cache_folder()

@@ -19,6 +19,26 @@ MIN_HEIGHT_NM = 0.6  # twice the longest bond with room to spare; smaller boxes 
 MAX_NEIGHBOURS = 64  # more molecules than this are put around the largest one, not next to each other
 
 
+def box_vectors(cells: np.ndarray) -> np.ndarray:
+    """Box vectors (k, 3, 3) as rows from cells (k, 6): lengths a, b, c and angles alpha, beta, gamma in degrees.
+
+    a lies along x and b in the xy plane. Cells that cannot be (zero, or angles that do not close) give NaN.
+    """
+    a, b, c = cells[:, :3].T.astype(np.float64)
+    cosines = np.cos(np.radians(cells[:, 3:].astype(np.float64)))
+    cosines[np.abs(cosines) < 1e-6] = 0.0  # right angles in single precision
+    alpha, beta, gamma = cosines.T
+    boxes = np.zeros((len(cells), 3, 3))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sine = np.sqrt(1 - gamma**2)
+        boxes[:, 0, 0] = a
+        boxes[:, 1, 0], boxes[:, 1, 1] = b * gamma, b * sine
+        y = (alpha - beta * gamma) / sine
+        boxes[:, 2, 0], boxes[:, 2, 1] = c * beta, c * y
+        boxes[:, 2, 2] = c * np.sqrt(1 - beta**2 - y**2)
+    return boxes
+
+
 def heights_nm(boxes: np.ndarray) -> np.ndarray:
     """Distances between opposite faces of cells (..., 3, 3), vectors as rows: (..., 3), 0 for a cell of no volume."""
     boxes = np.asarray(boxes, np.float64)

@@ -11,6 +11,7 @@ import numpy as np
 
 from mdlatent.dcd import DCDReader
 from mdlatent.errors import DataError
+from mdlatent.periodic import box_vectors
 
 log = logging.getLogger("mdlatent")
 
@@ -82,17 +83,13 @@ class Trajectory:
     def _chunks_dcd(
         self, dcd: DCDReader, atoms: np.ndarray, stride: int, stop: int | None, size: int
     ) -> Iterator[Chunk]:
-        from mdtraj.utils import lengths_and_angles_to_box_vectors
-
         self.n_frames = dcd.n_frames
         end = dcd.n_frames if stop is None else min(stop, dcd.n_frames)
         for start in range(0, end, size * stride):
             last = min(start + size * stride, end)
             xyz, cells = dcd.read(start, last, stride, atoms)
             frames = np.arange(start, last, stride)
-            boxes = None
-            if cells is not None:
-                boxes = np.stack(lengths_and_angles_to_box_vectors(*cells.T), axis=1)
+            boxes = None if cells is None else box_vectors(cells)
             yield Chunk(frames, xyz, np.full(len(frames), np.nan), boxes)
 
     def _chunks_mdtraj(self, atoms: np.ndarray, stride: int, stop: int | None, size: int) -> Iterator[Chunk]:
@@ -116,7 +113,9 @@ class Trajectory:
                 frame = int(numbers[-1]) + inside
                 keep = numbers % stride == 0
                 times = part.time if self._suffix in WITH_TIME else np.full(len(part), np.nan)
-                boxes = None if part.unitcell_vectors is None else part.unitcell_vectors[keep].astype(np.float64)
+                boxes = None
+                if part.unitcell_lengths is not None and part.unitcell_angles is not None:
+                    boxes = box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1)[keep])
                 if keep.any():
                     times = np.asarray(times, np.float64)[keep]
                     yield Chunk(numbers[keep], part.xyz[keep].astype(np.float32, copy=False), times, boxes)
