@@ -161,6 +161,7 @@ def _demand_failure(path: Path, code: int) -> None:
             writer.append(block, 256 * k + np.arange(256), np.zeros(256))
     assert (caught.value.errno, caught.value.filename) == (code, str(path))
     assert list(path.parent.iterdir()) == []
+    assert 256 <= writer.n_frames < 20 * 256  # it stopped when the first write had failed
 
 
 def _writer(path, n_atoms=4):
