@@ -116,6 +116,7 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
 _ADVICE = {
     errno.ENOSPC: "Free some space there, or set `results` to a folder on another disk, and run again.",
     errno.EDQUOT: "Your quota is used up: free some space, or set `results` to another folder, and run again.",
+    errno.EFBIG: "Files may not grow that large here (`ulimit -f`): raise the limit, or set `results` elsewhere.",
     errno.EACCES: "Give yourself the right to it, or set `results` to a folder that you can write.",
     errno.EPERM: "Give yourself the right to it, or set `results` to a folder that you can write.",
     errno.EROFS: "That file system is read-only: set `results` to a folder that you can write.",

@@ -83,7 +83,7 @@ rule select_atoms:
     params:
         simulations=selection_records(),
         options=options("featurize"),
-        code=code("select_atoms.py", "reduction.py"),
+        code=code("select_atoms.py", "reduction.py", "trajectory.py", "periodic.py"),
     message:
         "Choosing the atoms to map"
     shell:
@@ -112,7 +112,7 @@ rule featurize:
         runtime=240,
     params:
         options=options("featurize"),
-        code=code("featurize.py", "frames.py"),
+        code=code("featurize.py", "frames.py", "trajectory.py", "dcd.py", "periodic.py"),
     message:
         "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
     shell:
@@ -161,7 +161,7 @@ rule compute_distances:
         mem_mb=2000,
         runtime=240,
     params:
-        code=code("compute_distances.py", "distances.py"),
+        code=code("compute_distances.py", "distances.py", "kernels.py"),
     message:
         "Writing the distances of {wildcards.simulation}"
     shell:
