@@ -6,7 +6,7 @@ import tomllib
 import pytest
 import yaml
 
-from conftest import ROOT
+from support import ROOT
 
 CONDA_NAMES = {"pytorch": "torch", "pytables": "tables"}
 

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import yaml
 
-from conftest import ROOT
+from support import ROOT
 
 pytestmark = pytest.mark.workflow
 
