@@ -6,7 +6,6 @@ charged (NH3+, COO−). Protonation is that of pH 7 with histidine neutral (on N
 ASH, GLH, LYN, HID, HIE, HIP. Cysteines are reduced.
 """
 
-import difflib
 import random
 from typing import TYPE_CHECKING
 
@@ -61,8 +60,7 @@ def _letters(token: str, sequence: str) -> list[str]:
     if unknown is None:
         return [codes[letter] for letter in token]
     if len(token) in (3, 4) and "-" in sequence:
-        close = difflib.get_close_matches(token.upper(), sorted(_NAMES), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {token.upper()!r}?" if token.upper() in _NAMES else "."
         raise _wrong(
             sequence,
             f"{token!r} is neither a residue or cap nor a stretch of one-letter codes{hint} Known are the 20 amino "

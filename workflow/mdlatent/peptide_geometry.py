@@ -3,8 +3,8 @@
 Each atom is placed by its bond length, bond angle and dihedral to three atoms that stand already (the "natural
 extension reference frame": Parsons et al., J. Comput. Chem. 26, 1063 (2005), doi:10.1002/jcc.20237). Lengths and angles
 are the usual crystallographic averages (Engh & Huber, Acta Cryst. A 47, 392 (1991)), rounded: the force field has the
-last word, for the structure is minimised before it is used. What minimisation cannot mend is right here: L amino acids, the
-second chiral centres of Ile and Thr, trans peptide bonds, and no rings threaded by another chain.
+last word, for the structure is minimised before it is used. What minimisation cannot mend is right here: L amino acids,
+the second chiral centres of Ile and Thr, trans peptide bonds, and no rings threaded by another chain.
 """
 
 import numpy as np

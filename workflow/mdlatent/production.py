@@ -25,7 +25,7 @@ REPORT_S = 10.0
 CHUNK_S = 0.5  # so soon a signal is noticed
 
 
-def produce(context: "openmm.Context", plan: Plan, state: RunState, settings: Mapping[str, Any], name: str) -> None:
+def run(context: "openmm.Context", plan: Plan, state: RunState, settings: Mapping[str, Any], name: str) -> None:
     """Run from where `state` stands to the last frame, saving on the way. Raises DataError, Interrupted."""
     import openmm
 
