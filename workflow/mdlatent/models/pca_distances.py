@@ -5,7 +5,7 @@ eigenvectors of their covariance with the largest eigenvalues; d ≈ m + Cᵀ z.
 variance, and signed so that the loading of largest magnitude is positive.
 
 Frames are read in chunks; no matrix of all of them is made. Up to 4,000 pairs the covariance is accumulated in one
-pass and diagonalised; beyond (it grows with n⁴: 2.1 TB for 1,200 atoms) the components are found by subspace iteration,
+pass and diagonalised; beyond (it grows with n⁴: 2.1 TB for 1,200 atoms) the components are found by iteration,
 one pass over the frames each, until the variances stand still. All sums are in float64.
 """
 
@@ -31,8 +31,9 @@ __all__ = ["PcaDistances"]
 log = logging.getLogger("mdlatent")
 
 COVARIANCE_PAIRS = 4000
-CHUNK_BYTES = 64_000_000  # float64 distances of a chunk
-OVERSAMPLING = 10
+CHUNK_BYTES = 100_000_000  # float64 distances of a chunk
+BASIS_BYTES = 400_000_000  # of the iteration's basis, but at least three blocks
+OVERSAMPLING = 5
 TOLERANCE = 1e-9  # relative change of the variances; the directions are right to about its root
 MAX_PASSES = 50
 
@@ -115,37 +116,48 @@ def _by_covariance(store: FrameStore, rows: np.ndarray, dim: int) -> Fit:
 
 
 def _by_iteration(store: FrameStore, rows: np.ndarray, dim: int) -> Fit:
-    """Subspace iteration (Halko, Martinsson & Tropp 2011, doi:10.1137/090771806), for any number of pairs.
+    """Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477) with restarts, for any number of pairs.
 
-    With X the centred distances (T, p) and Q an orthonormal basis (p, k): each pass gives XᵀXQ, whose span is the next
-    basis, and (XQ)ᵀXQ, whose eigenvectors are the best components within Q.
+    With X the centred distances (T, p): one pass over the frames multiplies a block Q (p, k) by XᵀX, which gives the
+    next block. All blocks so far form the basis V, in which the best components are the eigenvectors of H = VᵀXᵀXV.
+    Where V would take too much memory, it is replaced by its best half.
     """
     mean = sum(chunk.sum(0) for chunk in _distances(store, rows)) / len(rows)
     p = len(mean)
-    k = min(dim + OVERSAMPLING, p, len(rows) - 1)
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((p, k)))[0]
+    k = min(dim + OVERSAMPLING, p)
+    most = min(p, max(3 * k, BASIS_BYTES // (8 * p)))  # columns of V
+    block = np.linalg.qr(np.random.default_rng(0).standard_normal((p, k)))[0]
+    basis, m, H = np.empty((p, most), order="F"), 0, np.empty((0, 0))  # the first m columns are in use
     before = np.zeros(dim)
     for number in range(1, MAX_PASSES + 1):
-        image, inner, total = np.zeros((p, k)), np.zeros((k, k)), 0.0
+        image, total = np.zeros((p, k)), 0.0
         for chunk in _distances(store, rows):
             chunk -= mean
-            scores = chunk @ basis
-            image += chunk.T @ scores
-            inner += scores.T @ scores
+            image += chunk.T @ (chunk @ block)
             total += float(np.einsum("ij,ij->", chunk, chunk))
-        values, vectors = np.linalg.eigh(inner)
-        largest = values[::-1][:dim]
+        across, within = basis[:, :m].T @ image, block.T @ image
+        H = np.block([[H, across], [across.T, (within + within.T) / 2]])
+        basis[:, m : m + k] = block
+        m += k
+        values, vectors = (part[..., ::-1] for part in np.linalg.eigh(H))  # largest first
+        largest, components = values[:dim], (basis[:, :m] @ vectors[:, :dim]).T.copy()
         floor = max(1e-6 * largest[0], np.finfo(float).tiny)  # below it, directions mean nothing
         change = float((np.abs(largest - before) / np.maximum(largest, floor)).max())
         log.info("pca_distances: pass %d over the frames, variances changed by %.1e", number, change)
-        if change <= TOLERANCE or number == MAX_PASSES:
+        if change <= TOLERANCE:
             break
         before = largest
-        basis = np.linalg.qr(image)[0]
-    if change > TOLERANCE:
-        log.warning("pca_distances: variances still change by %.1e after %d passes", change, number)
+        if m + k > most:
+            keep = max(k, most // 2)
+            basis[:, :keep] = basis[:, :m] @ vectors[:, :keep]
+            m, H = keep, np.diag(values[:keep])
+        for _ in range(2):  # once leaves rounding errors of the parts taken out
+            image = np.linalg.qr(image - basis[:, :m] @ (basis[:, :m].T @ image))[0]
+        block = image
+    else:
+        log.warning("pca_distances: variances still change by %.1e after %d passes", change, MAX_PASSES)
     freedom = len(rows) - 1
-    return mean, np.maximum(largest, 0) / freedom, (basis @ vectors[:, ::-1][:, :dim]).T.copy(), total / freedom
+    return mean, np.maximum(largest, 0) / freedom, components, total / freedom
 
 
 def _distances(store: FrameStore, rows: np.ndarray) -> Iterator[np.ndarray]:
