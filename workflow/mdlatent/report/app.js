@@ -50,7 +50,7 @@ function chooser() {
   };
   const pick = (model) => go(model, seedsOf(model).includes(current.seed) ? current.seed : seedsOf(model)[0]);
   const options = models.map((model) => [model, model]);
-  place.replaceChildren(...labelled("", models.length <= 4 ? segments("Model", options, current.model, pick) : picker("Model", options, current.model, pick)));
+  place.replaceChildren(models.length <= 4 ? segments("Model", options, current.model, pick) : picker("Model", options, current.model, pick));
   const seeds = seedsOf(current.model);
   if (seeds.length > 1) {
     const chosen = (seed) => go(current.model, Number(seed));

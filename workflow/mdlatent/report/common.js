@@ -39,9 +39,9 @@ function digits(value, n) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e7)) return value.toExponential(n - 1);
   const after = value === 0 ? 0 : Math.max(0, n - 1 - Math.floor(Math.log10(Math.abs(value))));
-  return value.toLocaleString("en-US", { minimumFractionDigits: after, maximumFractionDigits: after }).replace(/,/g, " ");
+  return value.toLocaleString("en-US", { minimumFractionDigits: after, maximumFractionDigits: after }).replace(/,/g, "\u202f");
 }
-const count = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en-US").replace(/,/g, " "));
+const count = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en-US").replace(/,/g, "\u202f"));
 const percent = (value, after = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(after));
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
@@ -75,7 +75,7 @@ function picker(label, options, value, choose) {
   made.value = value;
   return made;
 }
-const labelled = (text, control) => [element("span", { class: "label" }, text), control];
+const labelled = (text, control) => [element("span", { class: "labelled" }, element("span", { class: "label" }, text), control)];
 
 const FONT = { family: getComputedStyle(document.body).fontFamily, size: 12, color: "#3a434c" };
 const AXIS = { gridcolor: "#eceff2", zeroline: false, linecolor: "#cfd5da", ticks: "outside", tickcolor: "#cfd5da", ticklen: 4,

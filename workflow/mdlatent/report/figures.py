@@ -183,5 +183,8 @@ def mean_distances(
         for total, label in zip(sums, labels, strict=True):
             here = label[row : row + len(packed)]
             total += (here[None, :] == np.arange(len(total))[:, None]).astype(np.float64) @ packed
-    counts = [np.array([np.count_nonzero(label == s) for s in range(n)]) for label, n in zip(labels, n_states, strict=True)]
-    return whole / store.n_frames, [total / np.maximum(n, 1)[:, None] for total, n in zip(sums, counts, strict=True)]
+    means = []
+    for total, label in zip(sums, labels, strict=True):
+        n_frames = np.array([np.count_nonzero(label == state) for state in range(len(total))])
+        means.append(total / np.maximum(n_frames, 1)[:, None])
+    return whole / store.n_frames, means

@@ -1,6 +1,7 @@
 // The latent map: every frame shown is a point.
 const COLORINGS = [["state", "State"], ["time", "Time"], ["split", "Split"], ["error", "Reconstruction error"]];
 const SPLIT_COLORS = { train: "#56B4E9", validation: "#E69F00", test: "#D55E00", gap: "#B4BAC0", embed: "#009E73" };
+const ERROR_SCALE = [[0, "#c3d0dc"], [0.35, "#efb05a"], [0.7, "#d0455c"], [1, "#57124f"]];
 const MapView = { color: "state", deep: false, axes: [] };
 
 function axisTitle(run, name) {
@@ -69,11 +70,12 @@ function drawMap(run, chosen, choose) {
   const at = (rows) => Object.fromEntries(sources.map((values, k) => ["xyz"[k], rows ? rows.map((row) => values[row]) : values]));
   const common = { type: kind, mode: "markers", hovertemplate: "%{text}<extra></extra>" };
   const traces = [], rowsOf = [];
+  let labels = [];
   if (MapView.color === "time" || MapView.color === "error") {
     const values = MapView.color === "time" ? FRAMES.time : run.error_nm;
-    const [low, high] = MapView.color === "time" ? [Math.min(...limitsOf(values)), Math.max(...limitsOf(values))] : limits(values);
+    const [low, high] = MapView.color === "time" ? limitsOf(values) : limits(values);
     traces.push({ ...common, ...at(null), text: texts, showlegend: false, marker: { size, opacity: 0.75, color: values, cmin: low, cmax: high,
-      colorscale: MapView.color === "time" ? "Viridis" : "Inferno", reversescale: MapView.color === "error",
+      colorscale: MapView.color === "time" ? "Viridis" : ERROR_SCALE,
       colorbar: { title: { text: MapView.color === "time" ? FRAMES.timeTitle : "error (nm)", side: "right" }, thickness: 12, len: 0.9, outlinewidth: 0, xpad: 6 } } });
     rowsOf.push(null);
   } else {
@@ -86,19 +88,21 @@ function drawMap(run, chosen, choose) {
   if (run.states.length && !flat) {
     const where = axes.map((name) => run.axes.indexOf(name));
     const places = Object.fromEntries(where.map((column, k) => ["xyz"[k], run.states.map((state) => state.medoid[column])]));
-    traces.push({ ...places, type: deep ? "scatter3d" : "scatter", mode: "markers+text", name: "medoids", showlegend: false,
-      text: run.states.map((state) => String(state.state)), textposition: "top center", textfont: { size: 14, color: "#1c2127", weight: 700 },
-      hovertemplate: "<b>medoid of state %{text}</b><br>click for its structures<extra></extra>",
-      marker: { size: run.states.map((state) => (state.state === chosen ? 15 : 10) * (deep ? 0.6 : 1)), symbol: "diamond",
-        color: run.states.map((state) => stateColor(state.state)), line: { width: 1.5, color: "#fff" } } });
+    traces.push({ ...places, type: kind, mode: "markers", name: "medoids", showlegend: false,
+      text: run.states.map((state) => String(state.state)),       hovertemplate: "<b>medoid of state %{text}</b><br>click for its structures<extra></extra>",
+      marker: { size: run.states.map((state) => (state.state === chosen ? 17 : 12) * (deep ? 0.6 : 1)), symbol: "diamond", opacity: 1,
+        color: run.states.map((state) => stateColor(state.state)), line: { width: 2, color: "#fff" } } });
+    labels = run.states.map((state, k) => ({ x: places.x[k], y: places.y[k], ...(deep ? { z: places.z[k] } : {}), text: "<b>" + state.state + "</b>", showarrow: false, yshift: 19,
+      font: { size: 13, color: "#1c2127" }, bgcolor: "rgba(255,255,255,0.82)", borderpad: 1.5 }));
     rowsOf.push("medoids");
   }
-  const shape = { uirevision: run.key + MapView.deep + axes.join(), margin: { l: 56, r: 8, t: 8, b: 46 } };
+  const shape = { uirevision: run.key + MapView.deep + axes.join(), margin: { l: 56, r: 8, t: 8, b: 46 }, annotations: deep ? [] : labels };
   if (deep) {
     const bare = { backgroundcolor: "#fff", gridcolor: "#e2e6ea", zeroline: false, showspikes: false };
     shape.scene = Object.fromEntries(axes.map((name, k) => ["xyz"[k] + "axis", { ...bare, title: { text: axisTitle(run, name) } }]));
+    shape.scene.annotations = labels;
     shape.scene.aspectmode = "cube";
-    shape.scene.camera = { eye: { x: 1.5, y: 1.4, z: 0.8 } };
+    shape.scene.camera = { eye: { x: 1.6, y: -1.5, z: 0.9 } };
     shape.margin = { l: 0, r: 0, t: 0, b: 0 };
     shape.legend = { orientation: "h", x: 0, y: 1, yanchor: "top", itemsizing: "constant" };
   } else {

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-# (what it did, reference, DOI or None)
-ALWAYS = [
+Reference = tuple[str, str, str | None]  # what it did, reference, DOI
+
+ALWAYS: list[Reference] = [
     (
         "States",
         "HDBSCAN: Campello RJGB, Moulavi D, Sander J (2013) Density-based clustering based on hierarchical density "
@@ -39,7 +40,7 @@ ALWAYS = [
         "10.1093/bioinformatics/btu829",
     ),
 ]
-FAMILIES = {
+FAMILIES: dict[str, list[Reference]] = {
     "conv2d": [
         (
             "Model conv2d",
@@ -57,7 +58,7 @@ FAMILIES = {
         ),
     ],
 }
-SIMULATE = [
+SIMULATE: list[Reference] = [
     (
         "Molecular dynamics",
         "Eastman P et al. (2024) OpenMM 8: molecular dynamics simulation with machine learning potentials. J Phys Chem "
@@ -65,7 +66,7 @@ SIMULATE = [
         "10.1021/acs.jpcb.3c06662",
     ),
 ]
-TORCH = [
+TORCH: list[Reference] = [
     (
         "Training",
         "Ansel J et al. (2024) PyTorch 2: faster machine learning through dynamic Python bytecode transformation and "
@@ -75,7 +76,7 @@ TORCH = [
 ]
 
 
-def references(options: dict[str, Any], families: Sequence[str]) -> list[tuple[str, str, str | None]]:
+def references(options: dict[str, Any], families: Sequence[str]) -> list[Reference]:
     """(what it did, reference, DOI) of everything that this study used, models first."""
     found = [entry for family in dict.fromkeys(families) for entry in FAMILIES.get(family, [])]
     found += ALWAYS[:3]

@@ -47,8 +47,7 @@ def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_fr
             "versions": tables.versions(about),
             "config": escape(as_yaml(options)),
             "references": tables.references(methods.references(options, list(families.values())), found.sources),
-            "program": escape(f"mdlatent {about['versions']['mdlatent']}"),
-            "commit": escape((about["commit"] or "")[:12]),
+            "program": escape(f"mdlatent {about['versions']['mdlatent']} {(about['commit'] or '')[:12]}".strip()),
             "licence": escape((HERE / "assets" / "3Dmol-LICENSE.txt").read_text(encoding="utf-8").strip()),
             "style": (HERE / "style.css").read_text(encoding="utf-8"),
             "data": as_script_data(data),
@@ -92,7 +91,8 @@ def facts(found: Study) -> str:
     """The study in a line of numbers."""
     store = found.store
     n_mapped = len([s for s in store.simulations if s.role == "embed"])
-    spans = [float(np.ptp(times)) for s in store.simulations if len(times := store.times_ps(s)) and np.isfinite(times).all()]
+    times = [store.times_ps(simulation) for simulation in store.simulations]
+    spans = [float(np.ptp(some)) for some in times if np.isfinite(some).all()]
     items = [
         (show(len(store.simulations), 0), "simulations" if len(store.simulations) > 1 else "simulation"),
         (show(store.n_frames, 0), "frames"),

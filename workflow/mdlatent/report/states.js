@@ -16,7 +16,7 @@ function statesTable(run, chosen, choose) {
     const dot = element("span", { class: "dot", style: "background:" + stateColor(row.state) });
     const first = noise ? [dot, "noise"] : [dot, String(row.state)];
     const cells = [count(row.n_frames), percent(row.population) + (row.population_se === null ? "" : " ± " + percent(row.population_se)),
-      noise ? "" : digits(row.mean_probability, 2), noise ? "" : count(row.n_visits), noise ? "" : row.mean_lifetime_ps === null ? "never left" : duration(row.mean_lifetime_ps)];
+      noise ? "" : row.mean_probability.toFixed(2), noise ? "" : count(row.n_visits), noise ? "" : row.mean_lifetime_ps === null ? "never left" : duration(row.mean_lifetime_ps)];
     const pick = representatives[0];
     const medoid = pick ? (many ? pick.simulation + ", " : "") + "frame " + count(pick.frame) + (pick.time_ps === null ? "" : " (" + duration(pick.time_ps) + ")") : "between states";
     const link = noise ? [] : [element("a", { href: encodeURI(fileOf(run, row.state)), onclick: (event) => event.stopPropagation() }, "cluster_" + row.state + ".pdb")];
@@ -59,12 +59,16 @@ function drawLanes(run) {
   const ticks = Array.from({ length: lanes + 1 }, (_, k) => k - 1);
   const bands = heldOut(rows);
   draw("lanes-plot", traces, { height, showlegend: false, shapes: bands, margin: { l: 64, r: 16, t: 6, b: 46 },
-    xaxis: axis(FRAMES.timeTitle, { showgrid: false }),
+    xaxis: axis(FRAMES.timeTitle, { showgrid: false, range: padded(rows.map((row) => FRAMES.time[row])) }),
     yaxis: axis("", { tickvals: ticks, ticktext: ticks.map(stateName), range: [-1.7, lanes - 0.3], showgrid: false, fixedrange: true, ticks: "" }) },
   "states_over_time", "States over time of simulation " + FRAMES.simulations[wanted]);
   byId("lanes-caption").textContent = "State of each frame of " + FRAMES.simulations[wanted] + "."
     + (bands.length ? " Grey bands: time held out for the test." : "")
     + (FRAMES.n < FRAMES.total ? " " + count(rows.length) + " frames drawn, evenly spaced." : "");
+}
+function padded(values) {
+  const [low, high] = limitsOf(values), room = 0.005 * (high - low) || 1;
+  return [low - room, high + room];
 }
 const laneSize = (lanes) => Math.max(6, Math.min(22, 240 / (lanes + 1)));
 
@@ -109,7 +113,8 @@ function drawPopulations(run) {
     error_y: { type: "data", array: rows.map((row) => 100 * (row.population_se || 0)), color: "#3a434c", thickness: 1.3, width: 5 },
     marker: { color: rows.map((row) => stateColor(row.state)) }, width: rows.length < 5 ? 0.5 : 0.75,
     hovertemplate: "%{x}: %{y:.1f} ± %{error_y.array:.1f} %<extra></extra>" }],
-  { showlegend: false, yaxis: axis("population (% of frames)", { rangemode: "tozero" }), xaxis: axis("", { type: "category", showgrid: false, ticks: "" }) },
+  { showlegend: false, yaxis: axis("population (% of frames)", { rangemode: "tozero" }), margin: { l: 56, r: 16, t: 8, b: 30 },
+    xaxis: { ...AXIS, type: "category", showgrid: false, ticks: "", automargin: rows.length > 8 } },
   "populations", "Populations of " + rows.length + " groups of frames in percent");
 }
 

@@ -70,9 +70,7 @@ def read(folder: Path, wanted: Sequence[tuple[str, int]]) -> Iterator[Study]:
             for model, seed in wanted
             for record in files.read_json(demand(folder / "evaluation" / model / f"seed{seed}.json", "evaluate"))
         ]
-        yield Study(
-            folder, store, files.read_json(index), runs, records, read_sources(folder), read_benchmarks(folder)
-        )
+        yield Study(folder, store, files.read_json(index), runs, records, read_sources(folder), read_benchmarks(folder))
 
 
 def read_run(folder: Path, model: str, seed: int) -> Run:
@@ -178,7 +176,5 @@ def labels(study: Study, run: Run) -> np.ndarray:
     path = demand(run.clusters / "labels.parquet", "cluster")
     found = column(path, "label").astype(np.int32)
     if len(found) != study.store.n_frames:
-        raise DataError(
-            f"{path}: got {len(found)} rows, the frame store has {study.store.n_frames}; run cluster again"
-        )
+        raise DataError(f"{path}: got {len(found)} rows, the frame store has {study.store.n_frames}; run cluster again")
     return found

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+Scale = tuple[float, float]
 
 # Metric → (heading, unit in the heading, digits, factor). Those of the machine stand with the timings.
 METRICS = {
@@ -27,6 +28,10 @@ MACHINE = {
     "frames_per_cpu_second": ("Training speed", "frames per CPU second", 0, 1),
     "peak_memory": ("Peak memory", "GB", 2, 1),
 }
+RULES = (
+    *("fetch_topology", "fetch_trajectory", "simulate", "select_atoms", "featurize", "compute_distances"),
+    *("train_model", "embed", "cluster", "evaluate"),
+)  # in the order of the work
 WHISKERS = "heldout_distance_rmse"
 PLOT_WIDTH, PLOT_HEIGHT = 150, 14
 
@@ -40,7 +45,7 @@ def show(value: float | None, digits: int, factor: float = 1) -> str:
     """A number with thin spaces between thousands and a real minus sign; a dash for None."""
     if value is None:
         return "–"
-    text = f"{value * factor:,.{digits}f}".replace(",", " ").replace("-", "−")
+    text = f"{value * factor:,.{digits}f}".replace(",", "\u202f").replace("-", "−")
     return "0" if digits == 0 and text == "−0" else text
 
 
@@ -54,8 +59,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(cell(tag, k, text) for k, text in enumerate(cells)) + "</tr>"
 
-    body = "".join(line("td", row) for row in rows)
-    return f'<div class="scroll"><table class="{kind}"><thead>{line("th", head)}</thead><tbody>{body}</tbody></table></div>'
+    return _framed(kind, line("th", head), "".join(line("td", row) for row in rows))
+
+
+def _framed(kind: str, head: str, body: str) -> str:
+    return f'<div class="scroll"><table class="{kind}"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 
 def heading(label: str, unit: str) -> str:
@@ -75,13 +83,13 @@ def headline(records: Sequence[Row], families: dict[str, str]) -> str:
     for name in sorted(present - set(METRICS) - set(MACHINE)):
         unit = units[name] if units[name] not in ("1", "count") else ""
         metrics[name] = (name.replace("_", " "), unit, 0 if units[name] == "count" else 3, 1)
-    top = max((r.get("high", r["value"]) for r in records if r["metric"] == WHISKERS), default=0.0) * 1.05
+    scale = whisker_range([record for record in records if record["metric"] == WHISKERS])
 
     head = ["Model", heading("Latent dimensions", "")]
     for name, (label, unit, _, _) in metrics.items():
         head.append(heading(label, unit))
         if name == WHISKERS:
-            head.append(whisker_scale(top))
+            head.append(whisker_scale(scale))
     body = ""
     for model, family in families.items():
         own = [record for record in records if record["model"] == model]
@@ -89,14 +97,15 @@ def headline(records: Sequence[Row], families: dict[str, str]) -> str:
         name = f"<b>{escape(model)}</b>" + ('<span class="tag">baseline</span>' if is_baseline(family) else "")
         if len(seeds) > 1:
             name += f'<span class="quiet">mean ± standard deviation of {len(seeds)} seeds</span>'
-        body += _headline_row("model", name, own, metrics, top)
+        body += _headline_row("model", name, own, metrics, scale)
         for seed in seeds if len(seeds) > 1 else ():
             some = [record for record in own if record["seed"] == seed]
-            body += _headline_row("seed", f"seed {escape(seed)}", some, metrics, top)
+            body += _headline_row("seed", f"seed {escape(seed)}", some, metrics, scale)
     cells = "".join(
-        f"<th scope=col{' class=n' if k and not text.startswith('<svg') else ''}>{text}</th>" for k, text in enumerate(head)
+        f'<th scope="col" class="{"graph" if "whiskers" in text else "n" if k else ""}">{text}</th>'
+        for k, text in enumerate(head)
     )
-    return f'<div class="scroll"><table class="headline"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+    return _framed("headline", f"<tr>{cells}</tr>", body)
 
 
 def is_baseline(family: str) -> bool:
@@ -104,13 +113,17 @@ def is_baseline(family: str) -> bool:
     return family.startswith(("pca", "tica"))
 
 
-def _headline_row(kind: str, name: str, records: Sequence[Row], metrics: dict[str, Any], top: float) -> str:
+def _headline_row(kind: str, name: str, records: Sequence[Row], metrics: dict[str, Any], scale: Scale) -> str:
     cells = [f'<th scope="row">{name}</th>', f"<td class=n>{show(records[0]['dim'], 0) if records else '–'}</td>"]
     for metric, (_, _, digits, factor) in metrics.items():
         own = [record for record in records if record["metric"] == metric]
-        cells.append(f"<td class=n>{mean_and_spread([r['value'] for r in own], digits, factor)}</td>")
+        text = mean_and_spread([r["value"] for r in own], digits, factor)
+        if metric == WHISKERS and len(own) == 1 and "low" in own[0]:
+            ends = "–".join(show(own[0][key], digits, factor) for key in ("low", "high"))
+            text += f"<span class=interval>{ends}</span>"
+        cells.append(f"<td class=n>{text}</td>")
         if metric == WHISKERS:
-            cells.append(f"<td>{whiskers(own, top)}</td>")
+            cells.append(f"<td class=graph>{whiskers(own, scale)}</td>")
     return f'<tr class="{kind}">' + "".join(cells) + "</tr>"
 
 
@@ -126,32 +139,46 @@ def mean_and_spread(values: Sequence[float], digits: int, factor: float) -> str:
     return text
 
 
-def whisker_scale(top: float) -> str:
-    """Heading of the column of whiskers: an axis from 0 to `top` nm."""
+def whisker_range(records: Sequence[Row]) -> Scale:
+    """Smallest and largest value to draw in nm, intervals included, with some room; (0, 1) if there is none."""
+    ends = [float(r[key]) for r in records for key in ("low", "high", "value") if key in r]
+    if not ends:
+        return 0.0, 1.0
+    room = 0.06 * (max(ends) - min(ends)) or 0.05 * abs(max(ends)) or 1.0
+    return max(0.0, min(ends) - room), max(ends) + room
+
+
+def whisker_scale(scale: Scale) -> str:
+    """Heading of the column of intervals: the ends of its axis."""
+    low, high = scale
     return (
-        f'<svg class="whiskers" viewBox="0 0 {PLOT_WIDTH} 26" width="{PLOT_WIDTH}" height="26" role="img" '
-        f'aria-label="scale from 0 to {top:.3f} nm"><text x="0" y="10">95 % interval</text>'
-        f'<text x="0" y="24">0</text><text x="{PLOT_WIDTH}" y="24" text-anchor="end">{top:.3f} nm</text></svg>'
+        f'95 % interval<svg class="whiskers" viewBox="0 0 {PLOT_WIDTH} 14" width="{PLOT_WIDTH}" height="14" role="img" '
+        f'aria-label="scale from {low:.3f} to {high:.3f} nm"><text x="0" y="11">{low:.3f}</text>'
+        f'<text x="{PLOT_WIDTH}" y="11" text-anchor="end">{high:.3f} nm</text></svg>'
     )
 
 
-def whiskers(records: Sequence[Row], top: float) -> str:
-    """A dot for each value and a line for its interval, on the scale 0 … `top`."""
-    if not records or top <= 0:
+def whiskers(records: Sequence[Row], scale: Scale) -> str:
+    """A dot for each value and a line for its interval."""
+    if not records:
         return ""
-    x = PLOT_WIDTH / top
-    middle = PLOT_HEIGHT / 2
+    low, high = scale
+
+    def x(value: float) -> str:
+        return f"{(value - low) / (high - low) * PLOT_WIDTH:.1f}"
+
+    middle = PLOT_HEIGHT // 2
     marks, words = "", []
     for r in records:
         words.append(f"{r['value']:.4f} nm")
         if "low" in r and "high" in r:
-            marks += f'<line x1="{r["low"] * x:.1f}" x2="{r["high"] * x:.1f}" y1="{middle}" y2="{middle}"/>'
+            marks += f'<line x1="{x(r["low"])}" x2="{x(r["high"])}" y1="{middle}" y2="{middle}"/>'
             words[-1] += f", 95 % interval {r['low']:.4f} to {r['high']:.4f}"
-        marks += f'<circle cx="{r["value"] * x:.1f}" cy="{middle}" r="3.5"/>'
+        marks += f'<circle cx="{x(r["value"])}" cy="{middle}" r="3.5"/>'
+    said = escape("; ".join(words))
     return (
         f'<svg class="whiskers" viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" width="{PLOT_WIDTH}" height="{PLOT_HEIGHT}" '
-        f'role="img" aria-label="{escape("; ".join(words))}"><title>{escape("; ".join(words))}</title>'
-        f'<path d="M0 {middle}H{PLOT_WIDTH}"/>{marks}</svg>'
+        f'role="img" aria-label="{said}"><title>{said}</title><path d="M0 {middle}H{PLOT_WIDTH}"/>{marks}</svg>'
     )
 
 
@@ -163,7 +190,7 @@ def sources(entries: Sequence[Row]) -> str:
         [
             escape(entry["simulation"]),
             escape(entry.get("file")),
-            f"<span class=address>{escape(str(entry.get('uri') or entry.get('kind') or '').partition('#sha256')[0])}</span>",
+            f"<span class=address>{escape(address(entry))}</span>",
             size(entry.get("bytes")),
             show(entry.get("n_atoms"), 0),
             show(entry.get("n_frames"), 0),
@@ -174,6 +201,11 @@ def sources(entries: Sequence[Row]) -> str:
     ]
     head = ["Simulation", "File", "Source", "Size", "Atoms", "Frames", "SHA-256", "Licence"]
     return table(head, rows, numbers=(3, 4, 5))
+
+
+def address(entry: Row) -> str:
+    """Where a file came from, without the checksum, which has its own column."""
+    return str(entry.get("uri") or entry.get("kind") or "").partition("#sha256")[0]
 
 
 def size(n_bytes: float | None) -> str:
@@ -190,11 +222,12 @@ def timings(benchmarks: Sequence[Row]) -> str:
     """Time and memory of each rule, from Snakemake's benchmark files."""
     if not benchmarks:
         return (
-            "<p class=quiet>No benchmark files were found: Snakemake writes them as it runs the rules, and these stages "
-            "were started without it.</p>"
+            "<p class=quiet>No benchmark files were found: Snakemake writes them as it runs the rules, and these "
+            "stages were started without it.</p>"
         )
     rows = []
-    for rule in dict.fromkeys(row["rule"] for row in benchmarks):
+    known = {rule: place for place, rule in enumerate(RULES)}
+    for rule in sorted({row["rule"] for row in benchmarks}, key=lambda rule: (known.get(rule, len(known)), rule)):
         own = [row for row in benchmarks if row["rule"] == rule]
 
         def most(key: str, own: list[Row] = own) -> float | None:

@@ -28,7 +28,7 @@ function pdbText(entry) {
 function viewerTools(redraw) {
   const set = (key) => (value) => { Viewer[key] = value; redraw(); };
   byId("viewer-tools").replaceChildren(
-    segments("Style", [["auto", "Cartoon"], ["stick", "Sticks"], ["line", "Lines"]], Viewer.style, set("style")),
+    segments("Style", [["auto", "Cartoon"], ["stick", "Sticks"]], Viewer.style, set("style")),
     segments("Structures", [["true", "All"], ["false", "Medoid"]], String(Viewer.all), (value) => { Viewer.all = value === "true"; redraw(); }),
     segments("Colour of the structures", [["state", "State"], ["spectrum", "Chain"]], Viewer.color, set("color")),
     element("button", { type: "button", class: "plain", onclick: () => { Viewer.gl?.zoomTo(); Viewer.gl?.render(); } }, "Reset"),
@@ -46,7 +46,7 @@ function start() {
   if (Viewer.gl) return true;
   const place = byId("viewer");
   try {
-    Viewer.gl = WEBGL ? $3Dmol.createViewer(place, { backgroundColor: "white", antialias: true, cartoonQuality: 8, disableFog: true }) : null;
+    Viewer.gl = WEBGL ? $3Dmol.createViewer(place, { id: "viewer-canvas", backgroundColor: "white", antialias: true, cartoonQuality: 8, disableFog: true }) : null;
   } catch { Viewer.gl = null; }
   if (!Viewer.gl) return false;
   // The page scrolls over the viewer until it has been clicked; then the wheel zooms.
@@ -79,7 +79,6 @@ function drawStructures(run, state, keepView) {
   empty("");
   const gl = Viewer.gl, view = keepView ? gl.getView() : null;
   gl.removeAllModels();
-  gl.addModelsAsFrames ? null : null;
   const models = gl.addModels(Viewer.text, "pdb");
   const shown = Viewer.all ? models : models.slice(0, 1);
   for (const model of models.slice(shown.length)) gl.removeModel(model);
@@ -100,11 +99,10 @@ function dress(gl, model, color, first) {
   }
   const chains = polymer.size >= 5, paint = Viewer.color === "spectrum" ? { color: "spectrum" } : { color };
   const carbon = Viewer.color === "spectrum" ? {} : { colorscheme: { prop: "elem", map: { ...$3Dmol.elementColors.defaultColors, C: color } } };
-  const opacity = first ? 1 : 0.4, id = model.getID();
+  const opacity = first ? 1 : 0.55, id = model.getID();
   const sticks = (radius) => ({ stick: { radius: first ? radius : 0.6 * radius, opacity, ...carbon }, ...(chains ? {} : { sphere: { scale: first ? 0.22 : 0.14, opacity, ...carbon } }) });
   gl.setStyle({ model: id }, {});
-  if (Viewer.style === "line") gl.setStyle({ model: id }, { line: { opacity, linewidth: 2, ...carbon } });
-  else if (Viewer.style === "stick" || !chains) gl.setStyle({ model: id }, sticks(0.14));
+  if (Viewer.style === "stick" || !chains) gl.setStyle({ model: id }, sticks(0.14));
   else {
     gl.setStyle({ model: id }, { cartoon: { ...paint, opacity, thickness: first ? 0.4 : 0.2, arrows: true } });
     const others = [...residues].filter((key) => !polymer.has(key)).length;
