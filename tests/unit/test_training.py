@@ -222,9 +222,20 @@ def test_loss_that_is_not_finite_is_an_error_that_says_what_to_do(index, tmp_pat
 def test_collapse_is_counted_and_said(caplog):
     variance = torch.tensor([0.5, 0.0099, 0.0101, 0.0])
     assert training.active_dimensions(variance) == 2
-    with caplog.at_level(logging.WARNING, "mdlatent"):
-        training._warn_of_collapse({"epoch": 2, "active_dimensions": 1}, [{"active_dimensions": 3}])
-    assert "fell from 3 to 1" in caplog.text
+
+    def warned(active, beta, before=None, last=False):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "mdlatent"):
+            row = {"epoch": 2, "active_dimensions": active, "beta": beta}
+            training._warn_of_collapse(row, [before] if before else [], 3, last)
+        return caplog.text
+
+    before = {"active_dimensions": 3, "beta": 1e-5}
+    assert "epoch 2: 1 of 3 latent dimensions are active" in warned(1, 1e-5, before)
+    assert not warned(3, 1e-5, before)
+    assert not warned(1, 2e-5, before)  # it still rises
+    assert "1 of 3" in warned(1, 2e-5, before, last=True)
+    assert not warned(0, 0.0)
 
 
 def test_nan_coordinates_are_refused(tmp_path):

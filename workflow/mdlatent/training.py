@@ -38,7 +38,7 @@ CHECKPOINT_S = 900.0  # a checkpoint at least this often, where epochs take long
 REPORT_S = 5.0
 STEP_BYTES = {"cpu": 1_000_000_000, "cuda": 16_000_000_000}  # memory for the activations of one pass
 
-Row = dict[str, float | int | None]
+Row = dict[str, Any]
 
 
 @dataclass
@@ -185,7 +185,7 @@ def train(
             reconstruction, kl = _validate(model, validation)
             row |= {"validation_reconstruction": reconstruction, "validation_loss": reconstruction + beta * kl}
         row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
-        _warn_of_collapse(row, rows)
+        _warn_of_collapse(row, rows, model.latent_dim, last=epoch == epochs)
         rows.append(row)
         _keep_best(best, row, model, comparable=beta == options["beta"])
         on_epoch(rows)
@@ -280,12 +280,17 @@ def _keep_best(best: dict[str, Any], row: Row, model: LatentModel, comparable: b
         best.update(epoch=row["epoch"], loss=loss, model=state)
 
 
-def _warn_of_collapse(row: Row, rows: list[Row]) -> None:
-    active, before = row["active_dimensions"], rows[-1]["active_dimensions"] if rows else None
-    if before is not None and active is not None and active < before:
+def _warn_of_collapse(row: Row, rows: list[Row], dim: int, last: bool) -> None:
+    """Say when dimensions die while β stands still (as it rises they come and go), or are dead in the end."""
+    active, before = row["active_dimensions"], dim
+    if rows and rows[-1]["beta"] == row["beta"]:
+        before = rows[-1]["active_dimensions"]
+    elif not last:
+        return
+    if active < before or (last and active < dim):
         log.warning(
-            "epoch %s: active latent dimensions fell from %s to %s (posterior collapse); lower train.beta to keep them",
-            row["epoch"], before, active,
+            "epoch %s: %s of %s latent dimensions are active (posterior collapse); lower train.beta to keep them",
+            row["epoch"], active, dim,
         )  # fmt: skip
 
 
