@@ -10,21 +10,26 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run report test test-quick lint docs bench clean install
 
-run: $(VENV)/ok
+run: $(VENV)/run
 	$(SNAKEMAKE)
 	@$(MAKE) --no-print-directory report
 
 # The workflow's own report beside ours: rules, parameters, run times and results in one zip file.
-report: $(VENV)/ok
+report: $(VENV)/run
 	$(SNAKEMAKE) --report "$$($(BIN)/mdlatent check --print study-dir $(CONFIG))/report.zip"
 	@echo "Open $$($(BIN)/mdlatent check --print study-dir $(CONFIG))/report.html"
 
 install: $(VENV)/ok
 
-$(VENV)/ok: pyproject.toml constraints.txt
+$(VENV)/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: mdlatent needs Python 3.11 or newer, got $$($(PYTHON) --version); set PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# What tests and checks need on top.
+$(VENV)/ok: $(VENV)/run
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

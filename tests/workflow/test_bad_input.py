@@ -11,6 +11,8 @@ import mdtraj
 import numpy as np
 import pytest
 
+from support import missing
+
 pytestmark = pytest.mark.workflow
 
 QUICK = {
@@ -168,29 +170,34 @@ def test_read_only_results_folder(study, small):
     assert before_any_job(text)
 
 
-def test_disk_full(study, small):
-    """A file system too small for the study: an error that says so, and nothing that looks whole."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 60 MB, at `small` in the study's folder."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    small_disk = study.folder / "small"
-    small_disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", small_disk])
-    if mounted.returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
-        study.write(values(results="small/results"))
-        (small_disk / "ballast").write_bytes(b"x" * 9_000_000)
-        study.run("--until", "select_atoms")
-        with open(small_disk / "ballast", "ab") as handle:
-            handle.write(b"x" * 50_850_000)
-        # Straight past the check of free space that a new start would make.
-        result = subprocess.run(["df", "--output=avail", small_disk], capture_output=True, text=True, check=True)
-        assert int(result.stdout.split()[1]) < 300
-        text = study.fail()
-        assert "free" in text or "space" in text.lower()
-        assert not list((small_disk / "results").rglob("part000.h5"))
-    finally:
-        subprocess.run(["umount", small_disk], check=True)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", folder]).returncode != 0:
+        missing("mounting a small file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_room_is_refused_at_the_start(study, small, small_disk):
+    (small_disk / "ballast").write_bytes(bytes(30_000_000))
+    study.write(values(results="small/results"))
+    text = study.fail()
+    assert "MB are free" in text
+    assert before_any_job(text)
+
+
+def test_a_disk_too_small_for_what_is_to_be_written(study, small, small_disk):
+    """All distances of 304 atoms and 300 frames are 55 MB, more than there is: an error, and no file that looks whole."""
+    (small_disk / "ballast").write_bytes(bytes(7_000_000))
+    study.write(values(results="small/results", featurize={"selection": "all"}, distances={"store": True}))
+    text = study.fail("--until", "compute_distances")
+    assert "the disk has" in text
+    assert not list((small_disk / "results").rglob("*distances/*"))
 
 
 def test_no_cluster_still_ends_with_a_report_that_says_so(study, small):

@@ -33,8 +33,8 @@ def write_distances(store: FrameStore, simulation: Simulation, output: Path) -> 
     free = shutil.disk_usage(output.parent).free
     if size > free:
         raise DataError(
-            f"{output}: the distances of {simulation.n_frames} frames need {size / 1e9:.1f} GB, the disk has "
-            f"{free / 1e9:.1f} GB free; set distances.store to false (training does not need them), "
+            f"{output}: the distances of {simulation.n_frames} frames need {size / 1e6:,.0f} MB, the disk has "
+            f"{free / 1e6:,.0f} MB free; set distances.store to false (training does not need them), "
             "or raise featurize.stride"
         )
     rows = int(np.clip(CHUNK_BYTES // (4 * n_pairs), 1, min(1024, simulation.n_frames)))
