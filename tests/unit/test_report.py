@@ -295,3 +295,18 @@ def test_cells_of_tables():
     assert study.number("3") == 3 and isinstance(study.number("3"), int)
     assert study.number("3.0") == 3.0 and isinstance(study.number("3.0"), float)
     assert [study.number(cell) for cell in ("", "-", "nan", "NA")] == [None] * 4
+
+
+def test_distances_to_a_reference_are_read_where_there_is_one(small_study, tmp_path):  # noqa: F811
+    import pandas
+
+    changed = small_study.copy(tmp_path / "small")
+    path = changed.folder / "reference" / "first.parquet"
+    path.parent.mkdir()
+    n = LENGTHS["first"]
+    pandas.DataFrame({"frame": range(n), "reference_rmsd_angstrom": np.arange(n) / 10}).to_parquet(path)
+    with study.read(changed.folder, [("conv2d-d2", 0)]) as found:
+        shown = figures.reference_distances(found, np.array([0, 7, n - 1, n]), ["first"])
+        np.testing.assert_allclose(shown, [0, 0.7, (n - 1) / 10, np.nan])
+        with pytest.raises(DataError, match="second"):
+            figures.reference_distances(found, np.array([0]), ["second"])

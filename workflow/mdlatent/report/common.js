@@ -5,7 +5,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
-const ARRAYS = { u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, f8: Float64Array };
+const ARRAYS = { u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
 
 function unpack(packed) {
   const raw = atob(packed.d);
@@ -105,7 +105,7 @@ const FRAMES = (() => {
   for (const t of time_ps) { if (Number.isFinite(t)) span = Math.max(span, Math.abs(t)); else known = false; }
   const unit = timeUnit(span);
   const frame = unpack(f.frame);
-  return { ...f, simulation: unpack(f.simulation), frame, split: unpack(f.split), known, unit,
+  return { ...f, simulation: unpack(f.simulation), frame, split: unpack(f.split), reference: f.reference_angstrom && unpack(f.reference_angstrom), known, unit,
     time: known ? Float64Array.from(time_ps, (t) => t / unit.step) : Float64Array.from(frame),
     timeTitle: known ? "time (" + unit.name + ")" : "frame" };
 })();

@@ -5,7 +5,7 @@ times as many as a screen has pixels.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test", "gap", "embed")
 
 
 def typed(values: np.ndarray, kind: str) -> dict[str, Any]:
-    """An array as {"t": kind, "d": base64}; `kind` is one of u1 i2 u2 i4 f8, little endian."""
+    """An array as {"t": kind, "d": base64}; `kind` is one of u1 i2 u2 i4 f4 f8, little endian."""
     raw = np.ascontiguousarray(values).astype(np.dtype(kind).newbyteorder("<"))
     return {"t": kind, "d": base64.b64encode(raw.tobytes()).decode("ascii")}
 
@@ -43,8 +43,11 @@ def thinned(n: int, most: int) -> np.ndarray:
     return np.arange(k, dtype=np.int64) * n // max(k, 1)
 
 
-def frame_data(study: Study, rows: np.ndarray) -> dict[str, Any]:
-    """What all runs share about the frames shown: simulation, frame number, time, part of the split."""
+def frame_data(study: Study, rows: np.ndarray, referenced: Collection[str] = ()) -> dict[str, Any]:
+    """What all runs share about the frames shown: simulation, frame number, time, part of the split.
+
+    `referenced` names the simulations whose frames are compared with a reference structure.
+    """
     run = study.runs[0]
     split = studies.latent_column(study, run, "split", rows)
     unknown = sorted(set(split) - set(SPLITS))
@@ -60,7 +63,26 @@ def frame_data(study: Study, rows: np.ndarray) -> dict[str, Any]:
         "time_ps": typed(studies.latent_column(study, run, "time_ps", rows), "f8"),
         "split": typed(np.array([SPLITS.index(name) for name in split]), "u1"),
         "splits": list(SPLITS),
+        "reference_angstrom": typed(reference_distances(study, rows, referenced), "f4") if referenced else None,
     }
+
+
+def reference_distances(study: Study, rows: np.ndarray, referenced: Collection[str]) -> np.ndarray:
+    """Distance to the reference structure in Å of the frames at `rows` (k,); NaN where a simulation has none."""
+    result = np.full(len(rows), np.nan)
+    for simulation in study.store.simulations:
+        if simulation.name not in referenced:
+            continue
+        path = studies.demand(study.folder / "reference" / f"{simulation.name}.parquet", "compare_reference")
+        values = studies.column(path, "reference_rmsd_angstrom")
+        if len(values) != simulation.n_frames:
+            raise DataError(
+                f"{path}: got {len(values)} rows, the frame store has {simulation.n_frames} frames; "
+                "run compare_reference again"
+            )
+        first, last = np.searchsorted(rows, [simulation.start, simulation.stop])
+        result[first:last] = values[rows[first:last] - simulation.start]
+    return result
 
 
 def run_data(study: Study, run: Run, rows: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -128,6 +150,11 @@ def transition_counts(run: Run) -> list[list[int]]:
     """Steps from state (row) to state (column), summed over simulations; noise counted as the state last visited."""
     counts = np.zeros((run.n_states, run.n_states), np.int64)
     for row in run.transitions:
+        if not 0 <= row["from"] < run.n_states or not 0 <= row["to"] < run.n_states:
+            raise DataError(
+                f"{run.clusters / 'transitions.csv'}: got a step from state {row['from']} to {row['to']}, cluster.json "
+                f"has {run.n_states} states; run cluster again"
+            )
         counts[int(row["from"]), int(row["to"])] += int(row["count"])
     return counts.tolist()
 

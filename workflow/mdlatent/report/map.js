@@ -12,6 +12,7 @@ function mapTools(run, redraw) {
   const tools = byId("map-tools");
   const options = COLORINGS.slice();
   if (FRAMES.simulations.length > 1) options.splice(1, 0, ["simulation", "Simulation"]);
+  if (FRAMES.reference) options.push(["reference", "Distance to reference"]);
   if (!options.some(([key]) => key === MapView.color)) MapView.color = "state";
   MapView.axes = run.spread.slice(0, 3);
   if (run.axes.length < 3 || !WEBGL) MapView.deep = false;
@@ -56,6 +57,16 @@ function groups(run) {
   return [...found.keys()].sort((a, b) => a - b).map((key) => ({ key, rows: found.get(key), name: name(key), color: color(key) }));
 }
 
+// Colourings by a number.
+function measures(run) {
+  return {
+    time: { values: FRAMES.time, title: FRAMES.timeTitle, scale: "Viridis", range: limitsOf(FRAMES.time) },
+    error: { values: run.error_nm, title: "error (nm)", scale: ERROR_SCALE, range: limits(run.error_nm) },
+    reference: FRAMES.reference && { values: FRAMES.reference, title: "distance (Å)", scale: "Viridis", range: limits(FRAMES.reference.filter(Number.isFinite)) },
+  };
+}
+
+// The 1st and 99th percentile.
 function limits(values) {
   const sorted = Float32Array.from(values).sort();
   return sorted.length ? [sorted[Math.floor(0.01 * (sorted.length - 1))], sorted[Math.floor(0.99 * (sorted.length - 1))]] : [0, 1];
@@ -71,13 +82,18 @@ function drawMap(run, chosen, choose) {
   const common = { type: kind, mode: "markers", hovertemplate: "%{text}<extra></extra>" };
   const traces = [], rowsOf = [];
   let labels = [];
-  if (MapView.color === "time" || MapView.color === "error") {
-    const values = MapView.color === "time" ? FRAMES.time : run.error_nm;
-    const [low, high] = MapView.color === "time" ? limitsOf(values) : limits(values);
-    traces.push({ ...common, ...at(null), text: texts, showlegend: false, marker: { size, opacity: 0.75, color: values, cmin: low, cmax: high,
-      colorscale: MapView.color === "time" ? "Viridis" : ERROR_SCALE,
-      colorbar: { title: { text: MapView.color === "time" ? FRAMES.timeTitle : "error (nm)", side: "right" }, thickness: 12, len: 0.9, outlinewidth: 0, xpad: 6 } } });
-    rowsOf.push(null);
+  const measure = measures(run)[MapView.color];
+  if (measure) {
+    const { values, title, scale, range } = measure;
+    const rows = [...values.keys()].filter((k) => Number.isFinite(values[k])), rest = [...values.keys()].filter((k) => !Number.isFinite(values[k]));
+    if (rest.length) {
+      traces.push({ ...common, ...at(rest), text: rest.map((row) => texts[row]), name: "without", marker: { size, opacity: 0.45, color: NOISE } });
+      rowsOf.push(rest);
+    }
+    traces.push({ ...common, ...at(rows), text: rows.map((row) => texts[row]), showlegend: false, marker: { size, opacity: 0.75,
+      color: rows.map((row) => values[row]), cmin: range[0], cmax: range[1], colorscale: scale,
+      colorbar: { title: { text: title, side: "right" }, thickness: 12, len: 0.9, outlinewidth: 0, xpad: 6 } } });
+    rowsOf.push(rows);
   } else {
     for (const group of groups(run)) {
       traces.push({ ...common, ...at(group.rows), text: group.rows.map((row) => texts[row]), name: plain(group.name),
@@ -136,6 +152,7 @@ function mapCaption(run) {
   if (run.states.length && run.axes.length > 1) parts.push("Diamonds: medoids of the states.");
   if (run.axes.length < run.dim) parts.push("The latent has " + run.dim + " dimensions; the " + run.axes.length + " with the largest spread can be chosen.");
   if (MapView.color === "error") parts.push("Root mean square error of the frame’s reconstructed distances; the colours end at the 1st and 99th percentile.");
+  if (MapView.color === "reference") parts.push("Root mean square distance of the mapped atoms to the reference structure, superposed; the colours end at the 1st and 99th percentile.");
   if (run.axes.length === 1) parts.push("The latent has one dimension: it is drawn against " + (FRAMES.known ? "time." : "the frame number."));
   if (!WEBGL) parts.push("This browser offers no WebGL: drawing is slow and flat.");
   byId("map-caption").textContent = parts.join(" ");

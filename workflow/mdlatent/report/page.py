@@ -28,7 +28,9 @@ def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_fr
     paths = [run.structures(state) for run in found.runs for state in range(run.n_states)]
     data = {
         "study": options["study"],
-        "frames": figures.frame_data(found, rows),
+        "frames": figures.frame_data(
+            found, rows, [row["name"] for row in options["simulations"] if "reference" in row]
+        ),
         "runs": [figures.run_data(found, run, rows, label) for run, label in zip(found.runs, labels, strict=True)],
         "matrices": figures.matrices(found, labels),
         "structures": structures.packed(paths),

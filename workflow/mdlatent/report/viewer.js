@@ -79,7 +79,9 @@ function drawStructures(run, state, keepView) {
   empty("");
   const gl = Viewer.gl, view = keepView ? gl.getView() : null;
   gl.removeAllModels();
-  const models = gl.addModels(Viewer.text, "pdb");
+  // Hydrogens tell something in small molecules and hide everything in large ones.
+  const nAtoms = unpack(entry.xyz).length / 3 / entry.models.length;
+  const models = gl.addModels(Viewer.text, "pdb", { keepH: nAtoms <= 120 });
   const shown = Viewer.all ? models : models.slice(0, 1);
   for (const model of models.slice(shown.length)) gl.removeModel(model);
   shown.forEach((model, k) => dress(gl, model, stateColor(state), k === 0));
