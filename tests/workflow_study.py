@@ -42,6 +42,15 @@ class Study:
         assert "Traceback" not in text, text[-6000:]
         return text
 
-    def jobs(self, text: str) -> set[str]:
-        """Names of the rules that ran or would run, from what Snakemake printed."""
-        return {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule "))}
+    def jobs(self, text: str) -> dict[str, int]:
+        """How many jobs of each rule ran or would run, from the table that Snakemake prints."""
+        table = text.split("Job stats:", 1)[1].split("\n\n", 1)[0]
+        rows = [line.split() for line in table.splitlines() if len(line.split()) == 2]
+        return {rule: int(count) for rule, count in rows if count.isdigit() and rule != "total"}
+
+    def plan(self, values: dict) -> dict[str, int]:
+        """How many jobs of each rule would run if the configuration were `values`; the study stays as it is."""
+        other = Study(self.folder)
+        other.config = self.folder / "changed.yaml"
+        other.write(values)
+        return self.jobs(other.run("--dry-run"))

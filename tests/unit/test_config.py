@@ -86,6 +86,13 @@ def test_all_mistakes_are_reported_at_once_with_their_lines(tmp_path):
     assert any("study.yaml, line 6: unknown key 'nmae'" in line and "'name'?" in line for line in lines)
 
 
+def test_numbers_without_a_decimal_point_are_numbers(tmp_path):
+    text = "study: x\nsimulations: [{name: a, catalogue: trpcage}]\nmodels: [{family: conv2d, train: {beta: 2e-5}}]\n"
+    values = load_text(tmp_path, text + "train: {beta: 5e-6, learning_rate: 1E-3}\n")
+    assert (values["train"]["beta"], values["train"]["learning_rate"]) == (5e-6, 1e-3)
+    assert config.train_settings(values, values["models"][0])["beta"] == 2e-5
+
+
 def test_broken_yaml_names_the_line(tmp_path):
     with pytest.raises(ConfigError, match=r"study.yaml, line 3: not valid YAML"):
         load_text(tmp_path, "study: x\nmodels: [\n")

@@ -6,6 +6,7 @@ mistake is reported at once, each with its file and line, the value found and wh
 
 import copy
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -61,11 +62,13 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
     if isinstance(rows_from, str):
         values["simulations"] = table.read(Path(rows_from))
         lines.tables[("simulations",)] = rows_from
+    values = _with_exponents(values, schema())
     _raise(_mistakes(values, schema(), lines))
     values = _with_defaults(values, schema())
     values["simulations"] = table.expand(values["simulations"], lines.where(("simulations",)))
     for model in values["models"]:
         model["name"] = model_name(model)
+        model["train"] = _with_exponents(model["train"], schema()["properties"]["train"])
         _raise(_mistakes(model["train"], schema()["properties"]["train"], lines, ("models", "train")))
     _raise(_cross_checks(values, lines))
     return values
@@ -74,6 +77,7 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
 def validate_part(values: dict[str, Any]) -> dict[str, Any]:
     """Some sections of a configuration, validated on their own and with their defaults filled in."""
     part = {**schema(), "required": []}
+    values = _with_exponents(values, part)
     _raise(_mistakes(values, part, Lines(())))
     known = {name: rule for name, rule in schema()["properties"].items() if name in values}
     return _with_defaults(copy.deepcopy(values), {**part, "properties": known})
@@ -220,6 +224,18 @@ def _name_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     models = [model["name"] for model in values["models"]]
     for name in sorted({name for name in models if models.count(name) > 1}):
         yield ("models",), f"models: {name!r} stands {models.count(name)} times; give each its own `name`"
+
+
+def _with_exponents(values: Any, rules: dict[str, Any]) -> Any:
+    """Numbers such as `5e-6`, which YAML 1.1 reads as text for want of a decimal point, where a number is expected."""
+    if isinstance(values, dict):
+        inner = rules.get("properties", {})
+        return {key: _with_exponents(value, inner.get(key, {})) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_with_exponents(value, rules.get("items", {})) for value in values]
+    if isinstance(values, str) and rules.get("type") == "number" and re.fullmatch(r"[+-]?\d+e[+-]?\d+", values.lower()):
+        return float(values)
+    return values
 
 
 def _with_defaults(values: Any, rules: dict[str, Any]) -> Any:

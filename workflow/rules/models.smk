@@ -13,6 +13,15 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+def model_code(*modules):
+    """Digest of the given modules and of those of the model's own family."""
+
+    def digest(wildcards):
+        return code(*modules, "models/base.py", f"models/{MODELS[wildcards.model]['family']}.py")
+
+    return digest
+
+
 def training_parts(wildcards):
     return [file for name, row in SIMULATIONS.items() if row["role"] == "train" for file in stored_parts(name)]
 
@@ -43,7 +52,7 @@ rule train_model:
         runtime=720,
     params:
         options=model_options,
-        code=code("train.py", "training.py", "models/__init__.py"),
+        code=model_code("train.py", "training.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",
@@ -72,7 +81,7 @@ rule embed:
         runtime=240,
     params:
         time_step_ps=time_step_ps,
-        code=code("embed.py"),
+        code=model_code("embed.py", "splits.py"),
     message:
         "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"
     shell:
