@@ -56,7 +56,7 @@ def test_files_of_a_run(undisturbed):
         assert record["kind"] == "simulate"
         assert record["sha256"] == files.digest(folder / "out" / name)
         assert record["bytes"] == (folder / "out" / name).stat().st_size
-        assert record["simulation"]["segments"][0]["platform"] == "Reference"
+        assert record["dynamics"]["segments"][0]["platform"] == "Reference"
     assert (record["n_frames"], record["time_step_ps"], record["n_atoms"]) == (100, 0.1, 22)
     bonds = np.linalg.norm(frames[:, 5] - frames[:, 4], axis=1)  # C=O
     assert 0.115 < bonds.min() < bonds.max() < 0.135
@@ -99,7 +99,7 @@ def test_killed_run_goes_on_to_the_same_frames(tmp_path, platform):
         seen = checkpoint.stat().st_mtime
         assert not (tmp_path / "out").exists()
     resumed = run(tmp_path, **length)
-    assert len(json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["simulation"]["segments"]) == 1
+    assert len(json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["dynamics"]["segments"]) == 1
     assert np.array_equal(resumed, run(tmp_path / "undisturbed", **length))
 
 
@@ -170,7 +170,7 @@ def test_unreadable_engine_checkpoint_goes_on_with_fresh_noise(undisturbed, tmp_
     assert np.array_equal(frames[:50], undisturbed[1][:50])
     assert 0 < np.abs(frames[50] - undisturbed[1][50]).max() < 0.1, "it must go on from there, but not alike"
     record = json.loads((tmp_path / "out/part000.dcd.source.json").read_text())
-    assert [segment["from_step"] for segment in record["simulation"]["segments"]] == [0, 3000]
+    assert [segment["from_step"] for segment in record["dynamics"]["segments"]] == [0, 3000]
 
 
 def test_temperature():
@@ -191,7 +191,7 @@ def test_temperature():
 def test_auto_times_the_platforms_and_says_so(tmp_path, caplog):
     with caplog.at_level("INFO"):
         run(tmp_path, platform="auto", length_ns=0.001)
-    record = json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["simulation"]
+    record = json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["dynamics"]
     speeds = record["platform_steps_per_s"]
     assert {"Reference", "CPU"} <= set(speeds)
     assert all(speed > 0 for speed in speeds.values())
@@ -207,7 +207,7 @@ def test_trp_cage_in_gbn2(tmp_path, monkeypatch):
         equilibration_ps=0.0, platform="CPU",
     )  # fmt: skip
     assert frames.shape == (2, 304, 3)
-    assert json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["simulation"]["temperature_k"] == 310
+    assert json.loads((tmp_path / "out/part000.dcd.source.json").read_text())["dynamics"]["temperature_k"] == 310
 
 
 @pytest.mark.parametrize(

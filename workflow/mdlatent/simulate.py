@@ -60,11 +60,14 @@ def simulate(
     if state.checkpoint and state.checkpoint.n_frames >= plan.n_frames:
         log.info("%s: all %d frames are in %s already", simulation["name"], plan.n_frames, state_folder)
     else:
+        log.info(
+            "%s: %d atoms, %s, %s", simulation["name"], state.n_atoms, settings["force_field"], settings["solvent"]
+        )
         system = dynamics.make_system(topology, settings)
         if state.checkpoint is None:
             platform, speeds = dynamics.choose_platform(system, start_nm, settings, threads)
             context = dynamics.open_context(system, settings, platform, threads, dynamics.seed_for(seed, "noise"))
-            log.info("%s: %d atoms, minimising on %s", simulation["name"], topology.getNumAtoms(), platform)
+            log.info("%s: minimising on %s", simulation["name"], platform)
             minimised_nm = dynamics.start(context, start_nm, seed)
             first = {"from_step": 0, "platform": platform, "openmm": openmm.__version__, "threads": threads}
             state.begin({"configuration": configuration, "steps_per_s": speeds, "segments": [first]})
@@ -148,7 +151,7 @@ def write_outputs(
         "citation": dynamics.citations(settings),
         "n_atoms": state.n_atoms,
         "mdlatent": __version__,
-        "simulation": {
+        "dynamics": {
             **settings,
             "sequence": simulation["simulate"],
             "residues": state.setup["configuration"]["residues"],
