@@ -4,8 +4,8 @@ The run is minimised, equilibrated, then saved every `save_interval_ps`. Its sta
 a minute: killed at any moment, the same command goes on from there to the same frames; on the platforms Reference and
 CPU to the same bits as a run that was never stopped. A longer `length_ns` later continues the same run; any other
 change of settings moves the old state aside and starts anew. `platform: auto` times each platform on the peptide
-itself; the choice belongs to the run's state, and to the numbers: pin a platform where they must be the same on
-every machine.
+itself; the choice is kept with the run's state. The frames depend on it: pin a platform where a fresh run must give
+the same ones again.
 """
 
 import json
