@@ -192,7 +192,7 @@ def test_a_disk_without_room_is_refused_at_the_start(study, small, small_disk):
 
 
 def test_a_disk_too_small_for_what_is_to_be_written(study, small, small_disk):
-    """All distances of 304 atoms and 300 frames are 55 MB, more than there is: an error and no file that looks whole."""
+    """All distances of 304 atoms and 300 frames are 55 MB, more than there is: an error, no half file."""
     (small_disk / "ballast").write_bytes(bytes(7_000_000))
     study.write(values(results="small/results", featurize={"selection": "all"}, distances={"store": True}))
     text = study.fail("--until", "compute_distances")

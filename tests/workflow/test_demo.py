@@ -128,7 +128,7 @@ def test_an_added_model_leaves_the_others_alone(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["models"].append({"family": "pca_distances", "latent_dim": 2})
     jobs = demo.plan(values)
-    once = ("train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
+    once = ("index_frames", "train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
     assert jobs == dict.fromkeys(once, 1)
 
 
