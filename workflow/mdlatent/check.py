@@ -29,7 +29,7 @@ def before_first_job(config: dict[str, Any]) -> None:
     Raises ConfigError or DataError with every mistake found.
     """
     check_results_folder(Path(config["results"]) / config["study"])
-    check_sequences(config)
+    check_simulated(config)
     check_local_files(config)
 
 
@@ -52,14 +52,14 @@ def check_results_folder(folder: Path) -> None:
         )
 
 
-def check_sequences(config: dict[str, Any]) -> None:
-    """Raise ConfigError if a peptide that is to be simulated cannot be built."""
+def check_simulated(config: dict[str, Any]) -> None:
+    """Raise ConfigError if a peptide that is to be simulated cannot be built, or not with these settings."""
     sequences = [row["simulate"] for row in config["simulations"] if "simulate" in row]
     if sequences:
-        from mdlatent import peptide
+        from mdlatent import dynamics, peptide
 
-        for sequence in sequences:
-            peptide.parse(sequence)
+        for sequence in dict.fromkeys(sequences):
+            dynamics.check(peptide.parse(sequence), config["simulate"])
 
 
 def check_local_files(config: dict[str, Any]) -> None:

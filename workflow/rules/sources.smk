@@ -143,7 +143,7 @@ rule simulate:
     params:
         simulation=simulation_record,
         options=options("simulate"),
-        code=code("simulate.py", "peptide.py"),
+        code=code("simulate.py", "dynamics.py", "production.py", "peptide.py", "peptide_geometry.py"),
         folder=subpath(output.trajectory, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: the run goes on from here.
         state=f"{STUDY}/checkpoints/simulate/{{simulation}}",
