@@ -137,6 +137,13 @@ def test_missing_files_and_missing_time_steps_are_seen_before_anything_runs(tmp_
         config.resolve(demo | {"simulations": [row]})
 
 
+def test_a_simulation_run_here_knows_its_time_step_and_temperature(demo):
+    rows = [{"name": "a", "simulate": "ACE-ALA-NME"}, {"name": "b", "simulate": "AAA", "temperature_k": 350.0}]
+    a, b = config.resolve(demo | {"simulations": rows, "simulate": {"save_interval_ps": 2.0}})["simulations"]
+    assert (a["time_step_ps"], a["temperature_k"], a["seed"]) == (2.0, 300.0, 0)
+    assert (b["time_step_ps"], b["temperature_k"], b["seed"]) == (2.0, 350.0, 1)
+
+
 def test_a_part_of_a_configuration_is_validated_on_its_own():
     assert config.validate_part({"cluster": {"min_samples": 3}})["cluster"]["min_cluster_size"] == 100
     with pytest.raises(ConfigError, match="min_samples"):

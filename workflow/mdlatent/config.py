@@ -66,6 +66,10 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
     _raise(_mistakes(values, schema(), lines))
     values = _with_defaults(values, schema())
     values["simulations"] = table.expand(values["simulations"], lines.where(("simulations",)))
+    for row in values["simulations"]:
+        if "simulate" in row:
+            row.setdefault("time_step_ps", values["simulate"]["save_interval_ps"])
+            row.setdefault("temperature_k", values["simulate"]["temperature_k"])
     for model in values["models"]:
         model["name"] = model_name(model)
         model["train"] = _with_exponents(model["train"], schema()["properties"]["train"])

@@ -43,7 +43,8 @@ def fetched_topology(wildcards):
 
 
 def simulation_record(wildcards):
-    return json.dumps(SIMULATIONS[wildcards.simulation], sort_keys=True)
+    row = SIMULATIONS[wildcards.simulation]
+    return json.dumps({key: row[key] for key in ("name", "simulate", "seed", "temperature_k")})
 
 
 rule fetch_topology:
@@ -143,7 +144,15 @@ rule simulate:
     params:
         simulation=simulation_record,
         options=options("simulate"),
-        code=code("simulate.py", "dynamics.py", "production.py", "peptide.py", "peptide_geometry.py"),
+        code=code(
+            "simulate.py",
+            "production.py",
+            "dynamics.py",
+            "run_state.py",
+            "dcd_writer.py",
+            "peptide.py",
+            "peptide_geometry.py",
+        ),
         folder=subpath(output.trajectory, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: the run goes on from here.
         state=f"{STUDY}/checkpoints/simulate/{{simulation}}",
