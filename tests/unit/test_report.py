@@ -310,3 +310,26 @@ def test_distances_to_a_reference_are_read_where_there_is_one(small_study, tmp_p
         np.testing.assert_allclose(shown, [0, 0.7, (n - 1) / 10, np.nan])
         with pytest.raises(DataError, match="second"):
             figures.reference_distances(found, np.array([0]), ["second"])
+
+
+def test_structures_are_seen_from_their_broad_side():
+    from scipy.spatial.transform import Rotation
+
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(200, 3)) * [1, 10, 4]
+    seen = Rotation.from_quat(structures.best_view(atoms)).apply(atoms)
+    assert seen.std(0) == pytest.approx([4, 10, 1], rel=0.2)
+    for matrix in Rotation.random(20, random_state=0).as_matrix():
+        np.testing.assert_allclose(Rotation.from_quat(structures.quaternion(matrix)).as_matrix(), matrix, atol=1e-9)
+
+
+def test_sources_of_simulations_run_here_are_listed(tmp_path):
+    for name in ("topology.pdb", "part000.dcd"):
+        path = tmp_path / "trajectories" / "run0" / f"{name}.source.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"file": name, "uri": "simulate:AAA", "simulation": {"length_ns": 1}}))
+    found = study.read_sources(tmp_path)
+    assert [(entry["simulation"], entry["file"]) for entry in found] == [
+        ("run0", "topology.pdb"),
+        ("run0", "part000.dcd"),
+    ]

@@ -43,6 +43,7 @@ const seedsOf = (model) => DATA.runs.filter((run) => run.model === model).map((r
 function chooser() {
   const models = [...new Set(DATA.runs.map((run) => run.model))], place = byId("choose");
   const current = DATA.runs[App.run];
+  if (DATA.runs.length < 2) return;
   const go = (model, seed) => {
     const index = DATA.runs.findIndex((run) => run.model === model && run.seed === seed);
     showRun(index);

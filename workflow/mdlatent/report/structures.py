@@ -130,6 +130,35 @@ def _kept(line: str, level: int) -> bool:
     return level < 4 or name in BACKBONE
 
 
+def best_view(coordinates: np.ndarray) -> list[float]:
+    """Rotation from which a structure (atoms, 3) is seen broadest and upright: quaternion x, y, z, w.
+
+    The axis of largest extent points up, that of smallest extent to the viewer.
+    """
+    centred = coordinates - coordinates.mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)  # columns, smallest extent first
+    rows = axes.T[[1, 2, 0]]
+    rows *= np.sign(rows[np.arange(3), np.abs(rows).argmax(1)])[:, None]  # else their signs are left to chance
+    rows[2] = np.cross(rows[0], rows[1])  # a rotation, not a mirror
+    return [round(float(value), 4) for value in quaternion(rows)]
+
+
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Unit quaternion x, y, z, w ≥ 0 of a rotation matrix (3, 3); Bar-Itzhack 2000, doi:10.2514/2.4654."""
+    r = rotation
+    k = np.array(
+        [
+            [r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[2, 1] - r[1, 2]],
+            [r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], r[1, 2] + r[2, 1], r[0, 2] - r[2, 0]],
+            [r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1], r[1, 0] - r[0, 1]],
+            [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], r[0, 0] + r[1, 1] + r[2, 2]],
+        ]
+    )
+    _, vectors = np.linalg.eigh(k)
+    found = vectors[:, -1]
+    return found if found[3] >= 0 else -found
+
+
 def choose_level(structures: Sequence[Pdb], budget: int = BUDGET_BYTES) -> int:
     """The first level at which all structures together fit, or the last."""
     for level in range(len(LEVELS)):
@@ -162,6 +191,7 @@ def packed(paths: Sequence[Path], budget: int = BUDGET_BYTES) -> dict[str, Any]:
                 "tail": small.tail,
                 "template": templates.setdefault("\n".join(small.template), len(templates)),
                 "xyz": typed(small.coordinates.ravel(), kind),
+                "view": best_view(small.coordinates[0]),
             }
         )
     if level:

@@ -128,8 +128,8 @@ def read_sources(folder: Path) -> list[Row]:
     """Where each trajectory and topology file came from, sorted by simulation, topology first."""
     found = []
     for path in sorted(folder.glob("trajectories/*/*.source.json")):
-        entry = {"simulation": path.parent.name, **files.read_json(path)}
-        found.append(entry)
+        # Files of a simulation run here have its settings under the same key.
+        found.append(files.read_json(path) | {"simulation": path.parent.name})
     return sorted(found, key=lambda e: (e["simulation"], not str(e.get("file", "")).startswith("topology")))
 
 

@@ -29,8 +29,8 @@ MACHINE = {
     "peak_memory": ("Peak memory", "GB", 2, 1),
 }
 RULES = (
-    *("fetch_topology", "fetch_trajectory", "simulate", "select_atoms", "featurize", "compute_distances"),
-    *("train_model", "embed", "cluster", "evaluate"),
+    *("fetch_topology", "fetch_trajectory", "fetch_reference", "simulate", "select_atoms", "featurize"),
+    *("compute_distances", "compare_reference", "train_model", "embed", "cluster", "evaluate"),
 )  # in the order of the work
 WHISKERS = "heldout_distance_rmse"
 PLOT_WIDTH, PLOT_HEIGHT = 150, 14
@@ -153,8 +153,8 @@ def whisker_scale(scale: Scale) -> str:
     low, high = scale
     return (
         f'95 % interval<svg class="whiskers" viewBox="0 0 {PLOT_WIDTH} 14" width="{PLOT_WIDTH}" height="14" role="img" '
-        f'aria-label="scale from {low:.3f} to {high:.3f} nm"><text x="0" y="11">{low:.3f}</text>'
-        f'<text x="{PLOT_WIDTH}" y="11" text-anchor="end">{high:.3f} nm</text></svg>'
+        f'aria-label="scale from {low:.3g} to {high:.3g} nm"><text x="0" y="11">{low:.3g}</text>'
+        f'<text x="{PLOT_WIDTH}" y="11" text-anchor="end">{high:.3g} nm</text></svg>'
     )
 
 

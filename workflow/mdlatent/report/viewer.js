@@ -8,8 +8,10 @@ const structureIndex = (run, state) => {
 };
 const fileOf = (run, state) => DATA.files[structureIndex(run, state)];
 
-// The PDB file again, from what its models share and their coordinates in 0.001 Å.
-function pdbText(entry) {
+// The PDB file again, from what its models share and their coordinates in 0.001 Å. For drawing, the bonds named at its
+// end stand in every model, or the viewer would give them to one alone.
+function pdbText(entry, drawing) {
+  const bonds = drawing ? entry.tail.filter((line) => line.startsWith("CONECT")) : [];
   const template = DATA.structures.templates[entry.template].split("\n"), xyz = unpack(entry.xyz), lines = entry.head.slice();
   const field = (code) => (code / 1000).toFixed(3).padStart(8);
   let k = 0;
@@ -19,7 +21,10 @@ function pdbText(entry) {
       if (line.startsWith("ATOM  ") || line.startsWith("HETATM")) {
         lines.push(line.slice(0, 30) + field(xyz[k]) + field(xyz[k + 1]) + field(xyz[k + 2]) + line.slice(30));
         k += 3;
-      } else lines.push(line);
+      } else {
+        if (line.startsWith("ENDMDL")) lines.push(...bonds);
+        lines.push(line);
+      }
     }
   }
   return lines.concat(entry.tail).join("\n") + "\n";
@@ -72,7 +77,7 @@ function drawStructures(run, state, keepView) {
   const about = words + ". Medoid: " + pick.simulation + ", frame " + count(pick.frame) + (pick.time_ps === null ? "" : ", " + duration(pick.time_ps)) + ". File: ";
   caption.replaceChildren(about, link);
   if (!entry) { empty("This structure is too large for the page. Open " + DATA.files[index] + " in a molecular viewer."); return; }
-  Viewer.text = pdbText(entry);
+  Viewer.text = pdbText(entry, false);
   if (DATA.structures.reduced) caption.append(". Shown here: " + DATA.structures.reduced + ".");
   else caption.append(", or ", element("a", { href: "#", role: "button", onclick: (event) => { event.preventDefault(); save("state_" + state + ".pdb", Viewer.text); } }, "save it from this page"), ".");
   if (!start()) { empty("This browser offers no WebGL, so structures cannot be drawn. Open " + DATA.files[index] + " in a molecular viewer."); return; }
@@ -81,25 +86,24 @@ function drawStructures(run, state, keepView) {
   gl.removeAllModels();
   // Hydrogens tell something in small molecules and hide everything in large ones.
   const nAtoms = unpack(entry.xyz).length / 3 / entry.models.length;
-  const models = gl.addModels(Viewer.text, "pdb", { keepH: nAtoms <= 120 });
+  const models = gl.addModels(pdbText(entry, true), "pdb", { keepH: nAtoms <= 120 });
   const shown = Viewer.all ? models : models.slice(0, 1);
   for (const model of models.slice(shown.length)) gl.removeModel(model);
   shown.forEach((model, k) => dress(gl, model, stateColor(state), k === 0));
   Viewer.atoms = shown.reduce((sum, model) => sum + model.selectedAtoms({}).length, 0);
   place.dataset.models = shown.length;
-  if (view) gl.setView(view); else gl.zoomTo();
+  if (view) gl.setView(view);
+  else { gl.setView([0, 0, 0, 0, ...entry.view]); gl.zoomTo(); }
   gl.render();
 }
 
 // Cartoon for chains of residues, sticks for everything small.
 function dress(gl, model, color, first) {
-  const atoms = model.selectedAtoms({}), residues = new Set(), polymer = new Set();
-  for (const atom of atoms) {
-    const key = atom.chain + atom.resi + (atom.icode || "");
-    residues.add(key);
-    if (atom.atom === "CA" || atom.atom === "P") polymer.add(key);
-  }
-  const chains = polymer.size >= 5, paint = Viewer.color === "spectrum" ? { color: "spectrum" } : { color };
+  const key = (atom) => atom.chain + atom.resi + (atom.icode || ""), polymer = new Set();
+  for (const atom of model.selectedAtoms({})) if (atom.atom === "CA" || atom.atom === "P") polymer.add(key(atom));
+  const chains = polymer.size >= 5;
+  byId("viewer-tools").firstChild.hidden = !chains;
+  const paint = Viewer.color === "spectrum" ? { color: "spectrum" } : { color };
   const carbon = Viewer.color === "spectrum" ? {} : { colorscheme: { prop: "elem", map: { ...$3Dmol.elementColors.defaultColors, C: color } } };
   const opacity = first ? 1 : 0.55, id = model.getID();
   const sticks = (radius) => ({ stick: { radius: first ? radius : 0.6 * radius, opacity, ...carbon }, ...(chains ? {} : { sphere: { scale: first ? 0.22 : 0.14, opacity, ...carbon } }) });
@@ -107,8 +111,7 @@ function dress(gl, model, color, first) {
   if (Viewer.style === "stick" || !chains) gl.setStyle({ model: id }, sticks(0.14));
   else {
     gl.setStyle({ model: id }, { cartoon: { ...paint, opacity, thickness: first ? 0.4 : 0.2, arrows: true } });
-    const others = [...residues].filter((key) => !polymer.has(key)).length;
-    if (others) gl.setStyle({ model: id, hetflag: true }, sticks(0.14));
+    gl.setStyle({ model: id, predicate: (atom) => !polymer.has(key(atom)) }, sticks(0.14)); // ligands, caps
   }
 }
 
