@@ -240,14 +240,6 @@ def test_large_structures_are_reduced(small_study, data):  # noqa: F811
     assert none["reduced"] == structures.LEVELS[-1]
 
 
-def test_elements_guessed_wrongly_are_mended():
-    calcium = "ATOM      5 CA   MET     1    " + "  1.00  0.00      4AKECa  "
-    assert structures.with_element(calcium)[12:16] == " CA "
-    assert structures.with_element(calcium)[52:54] == " C"
-    ion = "HETATM    5 CA    CA     1    " + "  1.00  0.00          CA  "
-    assert structures.with_element(ion) == ion
-
-
 def test_models_that_differ_in_atoms_are_not_packed():
     atom = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00           C  "
     text = f"MODEL        1\n{atom}\nENDMDL\nMODEL        2\n{atom}\n{atom}\nENDMDL\nEND\n"

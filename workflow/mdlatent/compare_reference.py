@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdlatent import files, stage
+from mdlatent import elements, files, stage
 from mdlatent.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def read_reference(path: Path, selection: str, atoms: list[str]) -> np.ndarray:
         structure: Any = mdtraj.load(str(path))
     except Exception as error:  # each of mdtraj's readers has errors of its own
         raise DataError(f"{path}: cannot be read as a structure ({error}); give a pdb, cif or gro file") from error
+    elements.mend(structure.top)
     places = {str(structure.top.atom(int(i))): int(i) for i in structure.top.select(selection)}
     missing = [name for name in atoms if name not in places]
     if missing:

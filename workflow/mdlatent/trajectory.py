@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mdlatent import elements
 from mdlatent.dcd import DCDReader
 from mdlatent.errors import DataError
 from mdlatent.periodic import box_vectors
@@ -234,6 +235,7 @@ def load_topology(path: str | Path) -> Any:
         topology = mdtraj.load_topology(str(path))
     except Exception as error:
         raise DataError(f"{path}: cannot be read as a topology ({_text(error)})") from error
+    elements.mend(topology)
     if topology.n_bonds == 0:
         topology.create_standard_bonds()
     return topology

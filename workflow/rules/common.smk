@@ -61,6 +61,12 @@ def code(*modules):
     return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 
 
+def page_code():
+    """Names of all files that make the report page, for `code`."""
+    folder = PACKAGE / "mdlatent" / "report"
+    return sorted(f"report/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".js", ".css", ".html"))
+
+
 def topology(simulation):
     """The topology file of a simulation inside the study."""
     row = SIMULATIONS[simulation]

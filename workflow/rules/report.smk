@@ -10,10 +10,15 @@ def report_models():
 rule make_report:
     input:
         index=f"{STUDY}/frames/index.json",
+        frames=all_stored_parts,
+        latents=[f"{folder}/{name}.parquet" for folder in runs("latent/{model}/seed{seed}") for name in SIMULATIONS],
         histories=runs("models/{model}/seed{seed}/history.csv"),
         settings=runs("models/{model}/seed{seed}/config.yaml"),
         states=runs("clusters/{model}/seed{seed}/cluster.json"),
         labels=runs("clusters/{model}/seed{seed}/labels.parquet"),
+        populations=runs("clusters/{model}/seed{seed}/summary.csv"),
+        transitions=runs("clusters/{model}/seed{seed}/transitions.csv"),
+        structures=runs("clusters/{model}/seed{seed}/representatives"),
         evaluation=runs("evaluation/{model}/seed{seed}.json"),
         summary=f"{STUDY}/evaluation/summary.csv",
         references=compared_references(),
@@ -35,7 +40,7 @@ rule make_report:
     params:
         options=json.dumps(CONFIG, sort_keys=True),
         models=report_models(),
-        code=code("report/__init__.py"),
+        code=code(*page_code()),
         study=STUDY,
     message:
         "Writing the report"

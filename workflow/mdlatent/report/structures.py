@@ -23,12 +23,6 @@ WATER_AND_IONS = {
     *("HOH", "WAT", "SOL", "TIP", "TIP3", "TIP4", "TIP5", "SPC", "SPCE"),
     *("NA", "CL", "NA+", "CL-", "SOD", "CLA", "POT", "K", "K+", "MG", "CAL", "CA2", "ZN"),
 }
-# Residues of H, C, N, O, P and S alone. Where a topology names no elements, readers take CA for calcium there.
-ORGANIC = {
-    *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER"),
-    *("THR", "TRP", "TYR", "VAL", "HID", "HIE", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN"),
-    *("ACE", "NME", "NMA", "NH2", "A", "C", "G", "U", "T", "DA", "DC", "DG", "DT", "RA", "RC", "RG", "RU"),
-}
 BACKBONE = {"N", "CA", "C", "O", "P", "O5'", "C5'", "C4'", "C3'", "O3'"}
 LEVELS = (  # tried in this order until all fit
     "",
@@ -73,7 +67,7 @@ def parse(text: str) -> Pdb | None:
             place = body
         elif line.startswith(ATOM):
             numbers.append([round(float(line[k : k + 8]) * 1000) for k in (30, 38, 46)])
-            place.append(with_element(line[:30] + line[54:].ljust(26)))
+            place.append(line[:30] + line[54:].ljust(26))
         elif line.startswith("ENDMDL"):
             place.append(line)
             if result.template and body != result.template:
@@ -87,15 +81,6 @@ def parse(text: str) -> Pdb | None:
         return None
     result.coordinates = np.array(frames, np.int64)
     return result
-
-
-def with_element(line: str) -> str:
-    """An atom's line (coordinates cut out) with the right element in proteins and nucleic acids, see ORGANIC."""
-    name, residue = line[12:16].strip(), line[17:21].strip()
-    element = name.lstrip("0123456789")[:1].upper()
-    if residue not in ORGANIC or element not in "HCNOPS" or line[52:54].strip().upper() in (element, "D"):
-        return line
-    return line[:12] + (name if len(name) > 3 else f" {name}").ljust(4) + line[16:52] + element.rjust(2) + line[54:]
 
 
 def reduced(pdb: Pdb, level: int) -> Pdb:
