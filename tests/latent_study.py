@@ -58,6 +58,9 @@ class Study:
         atoms = self.folder / "frames" / "atoms.json"
         short = [row | {"first_part": row["parts"][0]["trajectory"]} for row in table]
         select_atoms.main(["--simulations", json.dumps(short), "--output", str(atoms), "--options", options])
+        for row in short:
+            own = self.folder / "frames" / row["name"] / "atoms.json"
+            select_atoms.main(["--simulations", json.dumps([row]), "--output", str(own), "--options", options])
         for row in table:
             for number, part in enumerate(row["parts"]):
                 arguments = [f"--simulation={row['name']}", f"--part={number}", f"--topology={row['topology']}"]
@@ -91,7 +94,6 @@ class Study:
         ]
         content = {"n_atoms": 3, "n_frames": sum(lengths.values()), "atoms": ["a", "b", "c"], "simulations": entries}
         self.index.write_text(json.dumps(content))
-        (self.index.parent / "atoms.json").write_text(json.dumps({"simulations": {}}))
 
     def write_latent(
         self, z: np.ndarray, split: str | np.ndarray = "train", error_nm: float | np.ndarray = 0.03

@@ -114,16 +114,20 @@ def make(folder: Path, topology: Path, trajectory: Path) -> ReportStudy:
 
 def _frames(folder: Path, options: dict) -> None:
     """Select, read and list the frames."""
-    atoms = folder / "frames" / "atoms.json"
     records = []
     for row in options["simulations"]:
         stored, trajectory = folder / "frames" / row["name"] / "part000.h5", row["trajectory"][0]
         records.append(row | {"first_part": trajectory, "parts": [{"file": str(stored), "trajectory": trajectory}]})
-    run(select_atoms.main, simulations=records, output=atoms, options=options)
     for row in records:
+        atoms = folder / "frames" / row["name"] / "atoms.json"
+        run(select_atoms.main, simulations=[row], output=atoms, options=options)
         source = {"simulation": row["name"], "topology": row["topology"], "trajectory": row["trajectory"][0]}
         run(featurize.main, **source, atoms=atoms, output=row["parts"][0]["file"], options=options)
-    run(index_frames.main, atoms=atoms, simulations=records, options=options, output=folder / "frames" / "index.json")
+    atoms = [folder / "frames" / row["name"] / "atoms.json" for row in records]
+    index_frames.main(
+        ["--atoms", *map(str, atoms), "--simulations", json.dumps(records), "--options", json.dumps(options)]
+        + ["--output", str(folder / "frames" / "index.json")]
+    )
 
 
 @pytest.fixture(scope="session")

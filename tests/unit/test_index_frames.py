@@ -11,7 +11,7 @@ import frame_store
 from mdlatent import compute_distances, distances, files, frames, index_frames, stage
 from mdlatent.errors import ConfigError, DataError
 
-OPTIONS = '{"split": {"gap_frames": 2}, "train": {}, "models": [{"family": "conv2d"}, {"family": "pca_distances"}]}'
+OPTIONS = '{"split": {"gap_frames": 2}}'
 
 
 def simulation(folder: Path, name: str, lengths, times=None, n_atoms=5, **keys):
@@ -71,7 +71,6 @@ def test_what_the_store_reads(tmp_path):
     [
         ([1], {}, DataError, "simulation 'a' has 1 stored frame, expected at least 2"),
         ([3], {}, DataError, "simulation 'a': got 3 frames, expected at least 5"),
-        ([100], {}, DataError, r"training has \d+ frames, train.batch_size is 64 .*set it to at most \d+"),
         ([100], {"role": "embed"}, ConfigError, "all simulations have the role `embed`"),
         ([100], {"times": np.full(100, np.nan)}, DataError, "part000.xtc carries no time; set time_step_ps .*'a'"),
         (
@@ -89,16 +88,19 @@ def test_what_does_not_suffice_is_said(tmp_path, lengths, keys, error, message):
     assert not (tmp_path / "frames" / "index.json").exists()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        '{"split": {"gap_frames": 2}, "train": {"batch_size": 16}, "models": [{"family": "conv2d"}]}',
-        '{"split": {"gap_frames": 2}, "train": {}, "models": [{"family": "conv2d", "train": {"batch_size": 16}}]}',
-        '{"split": {"gap_frames": 2}, "train": {}, "models": [{"family": "pca_distances"}]}',
-    ],
-)
-def test_few_frames_suffice_for_small_batches_and_for_models_fitted_at_once(tmp_path, options):
-    assert index(tmp_path, simulation(tmp_path, "a", [60]), options=options).exists()
+def test_without_a_split_nothing_is_asked_of_it(tmp_path):
+    alone = simulation(tmp_path, "a", [3], role="embed")
+    assert index(tmp_path, alone, options="{}").exists()
+
+
+def test_simulations_with_other_numbers_of_atoms_are_named(tmp_path):
+    paths = []
+    for name, n_atoms in (("a", 5), ("b", 6)):
+        paths.append(tmp_path / f"{name}.json")
+        files.write_json(paths[-1], {"n_atoms": n_atoms, "atoms": ["A"] * n_atoms, "simulations": {name: {}}})
+    with pytest.raises(DataError, match="5 atoms in simulation 'a', but 6 in 'b'"):
+        index_frames.merged_atoms(paths)
+    assert list(index_frames.merged_atoms(paths[:1])["simulations"]) == ["a"]
 
 
 def test_missing_part_is_named(tmp_path):

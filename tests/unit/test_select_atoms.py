@@ -91,6 +91,22 @@ def test_even_spacing(n, most):
     assert np.ptp(np.diff(kept)) <= 1
 
 
+def test_a_choice_is_taken_over_for_other_simulations(trp, trp_without_hydrogens, tmp_path):
+    options = {"selection": "name N CA C O", "max_atoms": 30, "reduction": "informative"}
+    chosen = run(tmp_path, [trp], **options)
+    chosen_at = (tmp_path / "atoms.json").rename(tmp_path / "informative.json")
+    like = ["--like", str(chosen_at), "--options", json.dumps({"featurize": options}), "--output", str(tmp_path / "o")]
+    select_atoms.main(["--simulations", json.dumps([trp_without_hydrogens]), *like])
+    found = json.loads((tmp_path / "o").read_text())
+    assert found["atoms"] == chosen["atoms"]
+    wider = {"featurize": options | {"selection": "all"}}
+    with pytest.raises(DataError, match="matches 154 atoms here, but 80 in trp"):
+        select_atoms.main(
+            ["--simulations", json.dumps([trp_without_hydrogens]), *like[:2], "--options", json.dumps(wider)]
+            + ["--output", str(tmp_path / "p")]
+        )
+
+
 def slaves(n_frames=300, seed=0):
     """Twelve atoms; all but 3, 7 and 11 move as weighted sums of those three, and a little on their own."""
     random = np.random.default_rng(seed)

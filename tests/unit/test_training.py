@@ -189,8 +189,10 @@ def settings(**changes):
 
 
 def test_fewer_frames_than_a_batch(index, tmp_path):
-    train.main(arguments(index, tmp_path, batch_size=1000, epochs=2))
-    assert len(history(tmp_path)) == 2
+    with pytest.raises(DataError, match=r"training has \d+ frames, train\.batch_size is 1000: set it to at most \d+"):
+        train.main(arguments(index, tmp_path, batch_size=1000, epochs=2))
+    assert not (tmp_path / "model.pt").exists()
+    train.demand_batch(10, "pca_distances", 1000)  # fitted in one step
 
 
 def test_a_batch_in_pieces_gives_the_same_step(monkeypatch):

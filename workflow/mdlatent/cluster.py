@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> None:
         )  # fmt: skip
         for words in filter(None, (found.message, found.caution)):
             log.warning("%s", words)
-        chosen = files.read_json(args.frames.parent / "atoms.json") if found.n_states else {"simulations": {}}
-        selected = {name: entry["indices"] for name, entry in chosen["simulations"].items()}
+        selected = {
+            name: files.read_json(args.frames.parent / name / "atoms.json")["simulations"][name]["indices"]
+            for name in (latent.simulations if found.n_states else ())
+        }
         structures = representatives.Structures(store, selected)
         picks = pick_frames(latent, found, structures, options["n_representatives"])
         titles = [f"STATE {state} OF {args.latent.parent.name} {args.latent.name}" for state in range(found.n_states)]

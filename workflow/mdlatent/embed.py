@@ -82,7 +82,7 @@ def embed(
             "simulation": chosen.name,
             "frame": store.frame_numbers(chosen),
             "time_ps": store.times_ps(chosen),
-            "split": splits.labels(store, split)[chosen.name],
+            "split": splits.label(chosen.name, chosen.n_frames, chosen.role, split),
             **{f"z{k}": z[:, k] for k in range(model.latent_dim)},
             "reconstruction_rmse_nm": error_nm,
         }

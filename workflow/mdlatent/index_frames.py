@@ -1,4 +1,4 @@
-"""List the stored frames of a study in one index, and check that they suffice for its split and its models."""
+"""List the stored frames of some simulations in an index, and check that they suffice for the split of a study."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent import config, files, splits, stage
+from mdlatent import files, splits, stage
 from mdlatent.errors import ConfigError, DataError
 from mdlatent.frames import open_part
 
@@ -62,25 +62,39 @@ def demand_times(times_ps: np.ndarray, simulation: str, part: dict[str, Any]) ->
         )
 
 
-def demand_training_frames(n_train: int, options: dict[str, Any]) -> None:
-    """Raise DataError if a model that is trained step by step has fewer training frames than one batch."""
-    for model in options["models"]:
-        if model["family"].startswith("pca"):
-            continue  # fitted in one step
-        batch = config.train_settings(options, model)["batch_size"]
-        if n_train < batch:
+def merged_atoms(paths: list[Path]) -> dict[str, Any]:
+    """The content of several atoms.json as one. Raises DataError if they chose different numbers of atoms."""
+    contents = [files.read_json(path) for path in paths]
+    merged = {**contents[0], "simulations": {}}
+    for content in contents:
+        if content["n_atoms"] != merged["n_atoms"]:
+            one, other = next(iter(merged["simulations"])), next(iter(content["simulations"]))
             raise DataError(
-                f"training has {n_train} frames, train.batch_size is {batch} (model family {model['family']}): "
-                f"set it to at most {n_train}, or give longer trajectories, a lower featurize.stride or "
-                "split.gap_frames, or fewer split.test_blocks"
+                f"the selection matches {merged['n_atoms']} atoms in simulation {one!r}, but {content['n_atoms']} in "
+                f"{other!r}; one model needs the same atoms in all: narrow featurize.selection "
+                "(`name CA and resid 0 to 99`) or study them separately"
             )
+        merged["simulations"] |= content["simulations"]
+    return merged
 
 
-def build_index(simulations: list[dict[str, Any]], atoms: dict[str, Any], options: dict[str, Any], folder: Path) -> Any:
-    """The index of a study (see `FrameStore`), after checks that its frames suffice for the options.
+def check_split(entries: list[dict[str, Any]], split: dict[str, Any]) -> None:
+    """Log how many frames each part of the split has. Raises ConfigError or DataError where it is impossible."""
+    roles = {entry["name"]: entry["role"] for entry in entries}
+    if "train" not in roles.values():
+        raise ConfigError("all simulations have the role `embed`; give at least one the role `train`")
+    labels = splits.labels({entry["name"]: entry["n_frames"] for entry in entries}, split, roles)
+    counts = Counter(np.concatenate([*labels.values()]).tolist())
+    log.info("frames: %s", ", ".join(f"{counts[name]} {name}" for name in splits.CLASSES if counts[name]))
 
-    Raises ConfigError or DataError: simulations of one frame or too few for the split, too few to train, parts with
-    other atoms, missing times, no simulation to train on.
+
+def build_index(
+    simulations: list[dict[str, Any]], atoms: dict[str, Any], split: dict[str, Any] | None, folder: Path
+) -> dict[str, Any]:
+    """The index of these simulations (see `FrameStore`), after checks that their frames suffice for the split, if any.
+
+    Raises ConfigError or DataError: simulations of one frame or too few for the split, parts with other atoms, missing
+    times, no simulation to train on.
     """
     entries = []
     for simulation in simulations:
@@ -104,13 +118,8 @@ def build_index(simulations: list[dict[str, Any]], atoms: dict[str, Any], option
                 "parts": parts,
             }
         )
-    roles = {entry["name"]: entry["role"] for entry in entries}
-    if "train" not in roles.values():
-        raise ConfigError("all simulations have the role `embed`; give at least one the role `train`")
-    labels = splits.labels({entry["name"]: entry["n_frames"] for entry in entries}, options["split"], roles)
-    counts = Counter(np.concatenate([*labels.values()]).tolist())
-    log.info("frames: %s", ", ".join(f"{counts[name]} {name}" for name in splits.CLASSES if counts[name]))
-    demand_training_frames(counts["train"], options)
+    if split is not None:
+        check_split(entries, split)
     return {
         "n_atoms": atoms["n_atoms"],
         "n_frames": sum(entry["n_frames"] for entry in entries),
@@ -122,7 +131,9 @@ def build_index(simulations: list[dict[str, Any]], atoms: dict[str, Any], option
 def main(argv: list[str] | None = None) -> None:
     """Parse, read, write."""
     parser = stage.parser("index_frames", __doc__)
-    parser.add_argument("--atoms", type=Path, required=True, help="atoms.json of the select_atoms stage")
+    parser.add_argument(
+        "--atoms", type=Path, nargs="+", required=True, help="atoms.json of the select_atoms stage, one or several"
+    )
     parser.add_argument(
         "--simulations",
         required=True,
@@ -133,8 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_options(parser)
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
-    options = stage.read_options(args.options, "split", "train", "models")
-    index = build_index(json.loads(args.simulations), files.read_json(args.atoms), options, args.output.parent)
+    split = stage.read_options(args.options).get("split")
+    index = build_index(json.loads(args.simulations), merged_atoms(args.atoms), split, args.output.parent)
     files.write_json(args.output, index)
     log.info("%s: %d frames of %d simulations", args.output, index["n_frames"], len(index["simulations"]))
 

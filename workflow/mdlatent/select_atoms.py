@@ -59,11 +59,29 @@ def demand_same(selected: dict[str, np.ndarray]) -> None:
             )
 
 
+def choice_of(path: Path, n_selected: int) -> np.ndarray:
+    """Positions (max_atoms,) int64 kept among the selected atoms in another atoms.json.
+
+    Raises DataError if another number of atoms was selected there.
+    """
+    other = files.read_json(path)
+    if other["n_selected"] != n_selected:
+        names = ", ".join(other["simulations"])
+        raise DataError(
+            f"the selection matches {n_selected} atoms here, but {other['n_selected']} in {names}; one model needs the "
+            "same atoms in all: narrow featurize.selection or study them separately"
+        )
+    return np.array(other["kept"], np.int64)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, read, write."""
     parser = stage.parser("select_atoms", __doc__)
     parser.add_argument(
         "--simulations", required=True, help='JSON: [{"name", "role", "topology": path, "first_part": path}, …]'
+    )
+    parser.add_argument(
+        "--like", type=Path, help="atoms.json of other simulations, whose choice among the selected atoms is taken over"
     )
     parser.add_argument("--output", type=Path, required=True, help="atoms.json")
     stage.add_options(parser)
@@ -81,7 +99,9 @@ def main(argv: list[str] | None = None) -> None:
     n_selected = len(next(iter(selected.values())))
     keep = np.arange(n_selected)
     if options["max_atoms"] and options["max_atoms"] < n_selected:
-        if options["reduction"] == "informative":
+        if args.like:
+            keep = choice_of(args.like, n_selected)
+        elif options["reduction"] == "informative":
             from mdlatent.reduction import informative_atoms
 
             training = [s for s in simulations if s.get("role", "train") == "train"]
@@ -115,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
             "reduction": options["reduction"],
             "max_atoms": options["max_atoms"],
             "n_selected": n_selected,
+            "kept": keep.tolist(),
             "n_atoms": len(names),
             "atoms": names,
             "simulations": entries,

@@ -33,20 +33,31 @@ def labels(
         roles = {simulation.name: simulation.role for simulation in source.simulations}
     else:
         lengths, roles = dict(source), dict(roles or {})
-    embedded = {name for name in lengths if roles.get(name) == "embed"}
     if options["by"] == "simulation":
-        result = _by_simulation({k: v for k, v in lengths.items() if k not in embedded}, options, embedded)
-    else:
-        result = {}
-        for name, n_frames in lengths.items():
-            if name not in embedded:
-                try:
-                    result[name] = label_blocks(n_frames, options)
-                except DataError as error:
-                    raise DataError(f"simulation {name!r}: {error}") from None
-    for name in embedded:
-        result[name] = np.full(lengths[name], "embed", _TEXT)
-    return {name: result[name] for name in lengths}
+        _check_names({name for name in lengths if roles.get(name) != "embed"}, options, set(lengths))
+    return {name: label(name, n_frames, roles.get(name, "train"), options) for name, n_frames in lengths.items()}
+
+
+def label(name: str, n_frames: int, role: str, options: Mapping[str, Any]) -> np.ndarray:
+    """The classes of the frames of one simulation: (n_frames,) of train|validation|test|gap|embed.
+
+    Where simulations are held out and none is named for validation, the end of each training one is taken.
+    Raises ConfigError or DataError as `labels` does.
+    """
+    if role == "embed":
+        return np.full(n_frames, "embed", _TEXT)
+    try:
+        if options["by"] == "time":
+            return label_blocks(n_frames, options)
+        test, validation = options["test_simulations"], options["validation_simulations"]
+        kind = "test" if name in test else "validation" if name in validation else "train"
+        result = np.full(n_frames, kind, _TEXT)
+        if kind == "train" and not validation:
+            result[n_frames - _n_validation(n_frames, options) :] = "validation"
+            _with_gaps(result, options["gap_frames"])
+        return result
+    except DataError as error:
+        raise DataError(f"simulation {name!r}: {error}") from None
 
 
 def label_blocks(n_frames: int, options: Mapping[str, Any]) -> np.ndarray:
@@ -103,18 +114,18 @@ def _with_gaps(result: np.ndarray, gap_frames: int) -> np.ndarray:
     return result
 
 
-def _by_simulation(lengths: Mapping[str, int], options: Mapping[str, Any], embedded: set[str]) -> dict[str, np.ndarray]:
-    """Whole simulations held out; where none is named for validation, the end of each training one is taken."""
+def _check_names(trainable: set[str], options: Mapping[str, Any], known: set[str]) -> None:
+    """Raise ConfigError unless the simulations held out exist, may be trained on, and leave one to train on."""
     test, validation = options["test_simulations"], options["validation_simulations"]
     for key, names in (("test_simulations", test), ("validation_simulations", validation)):
         for name in names:
-            if name in embedded:
+            if name in known - trainable:
                 raise ConfigError(
                     f"split.{key}: {name!r} has the role `embed`; give it the role `train` or remove it here"
                 )
-            if name not in lengths:
-                near = difflib.get_close_matches(name, lengths, n=1)
-                advice = f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(lengths)}"
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                advice = f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(sorted(trainable))}"
                 raise ConfigError(f"split.{key}: got {name!r}, which is not in the table of simulations; {advice}")
     if both := set(test) & set(validation):
         raise ConfigError(
@@ -122,16 +133,5 @@ def _by_simulation(lengths: Mapping[str, int], options: Mapping[str, Any], embed
         )
     if not test:
         raise ConfigError("split.test_simulations: got none, expected at least one, since split.by is `simulation`")
-    if not set(lengths) - set(test) - set(validation):
+    if not trainable - set(test) - set(validation):
         raise ConfigError("split: all simulations are held out; leave at least one for training")
-    result = {}
-    for name, n_frames in lengths.items():
-        kind = "test" if name in test else "validation" if name in validation else "train"
-        result[name] = np.full(n_frames, kind, _TEXT)
-        if kind == "train" and not validation:
-            result[name][n_frames - _n_validation(n_frames, options) :] = "validation"
-            try:
-                _with_gaps(result[name], options["gap_frames"])
-            except DataError as error:
-                raise DataError(f"simulation {name!r}: {error}") from None
-    return result

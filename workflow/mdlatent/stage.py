@@ -41,7 +41,7 @@ def add_options(result: argparse.ArgumentParser) -> None:
 
 
 def read_options(text: str, *sections: str) -> dict[str, Any]:
-    """The named sections of the configuration, validated and with defaults filled in.
+    """The named sections of the configuration (or all that are given), validated and with defaults filled in.
 
     `text` is a JSON object of sections (`{"cluster": {…}}`) or the path of a configuration file.
     Raises ConfigError if it is neither, or if a key or value in it is wrong.
@@ -59,7 +59,7 @@ def read_options(text: str, *sections: str) -> dict[str, Any]:
     missing = [name for name in sections if name not in values]
     if missing:
         raise ConfigError(f"--options: the section {missing[0]!r} is missing; got {', '.join(values) or 'none'}")
-    return {name: values[name] for name in sections}
+    return {name: values[name] for name in sections or values}
 
 
 def start_logging(path: Path | None) -> None:

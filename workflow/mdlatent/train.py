@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     with FrameStore(args.frames) as store:
         labels = np.concatenate([*splits.labels(store, values["split"]).values()])
         rows = {name: np.flatnonzero(labels == name) for name in ("train", "validation")}
+        demand_batch(len(rows["train"]), entry["family"], settings["batch_size"])
         data = data_hash(store, rows)
         log.info(
             "%s: %d training and %d validation frames of %d atoms, on %s",
@@ -160,6 +161,17 @@ def run(
         "validation_distance_rmse_nm": None if error is None else round(error, 5),
     }
     return model, {"weights": weights, "key": key, "measured": measured}
+
+
+def demand_batch(n_train: int, family: str, batch_size: int) -> None:
+    """Raise DataError if a model that is trained step by step has fewer training frames than one batch."""
+    from mdlatent import models
+
+    if models.family_class(family).fitted == "gradient" and n_train < batch_size:
+        raise DataError(
+            f"training has {n_train} frames, train.batch_size is {batch_size}: set it to at most {n_train}, or give "
+            "longer trajectories, a lower featurize.stride or split.gap_frames, or fewer split.test_blocks"
+        )
 
 
 def mean_square_error(model: "LatentModel", feed: "Feed") -> float:

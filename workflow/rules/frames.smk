@@ -1,56 +1,88 @@
 # Needs: the verified trajectories and topologies.
-# Makes: frames/atoms.json, frames/<simulation>/<part>.h5, frames/index.json; when asked for, distances/<simulation>.h5
-# and reference/<simulation>.parquet.
+# Makes: frames/<simulation>/{atoms.json,index.json,<part>.h5}, frames/training.json, frames/index.json; when asked for,
+# distances/<simulation>.h5 and reference/<simulation>.parquet.
+#
+# A simulation that is added must not make Snakemake read, train or map again what is there already. So nothing but
+# the states and the report depends on a file that lists all simulations: what is trained on has an index of its own,
+# and so has each simulation. (`ancient()` is no way out: Snakemake 9.27 then overlooks changed parameters.)
+
+# The simulations that are trained on, and by whose coordinates informative atoms are chosen.
+TRAINING = [name for name, row in SIMULATIONS.items() if row["role"] == "train"]
+CHOSEN_BY_DATA = CONFIG["featurize"]["max_atoms"] is not None and CONFIG["featurize"]["reduction"] == "informative"
 
 
 localrules:
     index_frames,
 
 
-def topologies(wildcards):
-    return {name: topology(name) for name in SIMULATIONS}.values()
+def listed(scope):
+    """The simulations that an index lists: all in `index`, those to train on in `training`, one in `<name>/index`."""
+    return {"index": list(SIMULATIONS), "training": TRAINING}.get(scope) or [scope.removesuffix("/index")]
 
 
-def first_parts(wildcards):
-    """The informative choice of atoms looks at coordinates: at the first part of each simulation that is trained on.
-
-    Only the first, so that a simulation that grows does not change the atoms of all.
-    """
-    if CONFIG["featurize"]["max_atoms"] is None or CONFIG["featurize"]["reduction"] == "even":
-        return []
-    return [next(iter(parts(name).values())) for name, row in SIMULATIONS.items() if row["role"] == "train"]
+def indexed_parts(wildcards):
+    return [file for name in listed(wildcards.scope) for file in stored_parts(name)]
 
 
-def selection_records():
-    """What `select_atoms` must know of each simulation."""
+def indexed_atoms(wildcards):
+    return [f"{STUDY}/frames/{name}/atoms.json" for name in listed(wildcards.scope)]
+
+
+def own_topology(wildcards):
+    return topology(wildcards.simulation)
+
+
+def training_topologies(wildcards):
+    return [topology(name) for name in TRAINING]
+
+
+def training_first_parts(wildcards):
+    """Only the first part of each, so that a simulation that grows does not change the atoms of all."""
+    return [next(iter(parts(name).values())) for name in TRAINING]
+
+
+def choice_by_data(wildcards):
+    return [f"{STUDY}/frames/informative.json"] if CHOSEN_BY_DATA else []
+
+
+def selection_records(names):
+    """What `select_atoms` must know of simulations, as JSON."""
     return json.dumps(
         [
             {
                 "name": name,
                 "topology": topology(name),
                 "first_part": next(iter(parts(name).values())),
-                "role": row["role"],
+                "role": SIMULATIONS[name]["role"],
             }
-            for name, row in SIMULATIONS.items()
+            for name in names
         ]
     )
 
 
-def index_records():
-    """What `index_frames` must know of each simulation."""
-    return json.dumps(
-        [
-            {key: row.get(key) for key in ("name", "role", "time_step_ps", "temperature_k")}
-            | {
-                "topology": topology(name),
-                "parts": [
-                    {"file": file, "trajectory": trajectory}
-                    for file, trajectory in zip(stored_parts(name), parts(name).values(), strict=True)
-                ],
-            }
-            for name, row in SIMULATIONS.items()
-        ]
-    )
+def own_selection_record(wildcards):
+    return selection_records([wildcards.simulation])
+
+
+def index_records(wildcards):
+    """What `index_frames` must know of the simulations it lists, as JSON."""
+    return json.dumps([index_record(name) for name in listed(wildcards.scope)])
+
+
+def index_record(name):
+    row = SIMULATIONS[name]
+    return {key: row.get(key) for key in ("name", "role", "time_step_ps", "temperature_k")} | {
+        "topology": topology(name),
+        "parts": [
+            {"file": file, "trajectory": trajectory}
+            for file, trajectory in zip(stored_parts(name), parts(name).values(), strict=True)
+        ],
+    }
+
+
+def index_options(wildcards):
+    """The split is checked where it is about more than one simulation."""
+    return options("split") if wildcards.scope in ("index", "training") else "{}"
 
 
 def part_trajectory(wildcards):
@@ -65,39 +97,61 @@ def own_stored_parts(wildcards):
     return stored_parts(wildcards.simulation)
 
 
-rule select_atoms:
+rule choose_informative_atoms:
     input:
-        topologies,
-        first_parts,
+        training_topologies,
+        training_first_parts,
     output:
-        f"{STUDY}/frames/atoms.json",
+        f"{STUDY}/frames/informative.json",
     log:
-        f"{STUDY}/logs/select_atoms.log",
+        f"{STUDY}/logs/choose_informative_atoms.log",
     benchmark:
-        f"{STUDY}/benchmarks/select_atoms.tsv"
+        f"{STUDY}/benchmarks/choose_informative_atoms.tsv"
     conda:
         "../../envs/frames.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        simulations=selection_records(),
+        simulations=selection_records(TRAINING),
         options=options("featurize"),
         code=code("select_atoms.py", "reduction.py", "trajectory.py", "periodic.py"),
     message:
-        "Choosing the atoms to map"
+        "Choosing the most informative atoms"
     shell:
         "python -m mdlatent.select_atoms --simulations {params.simulations:q} --options {params.options:q}"
         " --output {output:q} --log {log:q}"
 
 
+rule select_atoms:
+    input:
+        own_topology,
+        like=choice_by_data,
+    output:
+        f"{STUDY}/frames/{{simulation}}/atoms.json",
+    log:
+        f"{STUDY}/logs/select_atoms/{{simulation}}.log",
+    conda:
+        "../../envs/frames.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        simulations=own_selection_record,
+        options=options("featurize"),
+        like="--like" if CHOSEN_BY_DATA else "",
+        code=code("select_atoms.py", "trajectory.py"),
+    message:
+        "Choosing the atoms of {wildcards.simulation} to map"
+    shell:
+        "python -m mdlatent.select_atoms --simulations {params.simulations:q} {params.like} {input.like:q}"
+        " --options {params.options:q} --output {output:q} --log {log:q}"
+
+
 rule featurize:
     input:
-        # A new simulation rewrites the list of atoms, but changes nobody else's: no reason to read all again. What does
-        # change them is the section `featurize`, or, when they are chosen by the data, that data.
-        first_parts,
-        atoms=ancient(f"{STUDY}/frames/atoms.json"),
-        topology=fetched_topology,
+        atoms=f"{STUDY}/frames/{{simulation}}/atoms.json",
+        topology=own_topology,
         trajectory=part_trajectory,
     output:
         f"{STUDY}/frames/{{simulation}}/{{part}}.h5",
@@ -123,23 +177,25 @@ rule featurize:
 
 rule index_frames:
     input:
-        parts=all_stored_parts,
-        atoms=f"{STUDY}/frames/atoms.json",
+        parts=indexed_parts,
+        atoms=indexed_atoms,
     output:
-        f"{STUDY}/frames/index.json",
+        f"{STUDY}/frames/{{scope}}.json",
     log:
-        f"{STUDY}/logs/index_frames.log",
+        f"{STUDY}/logs/index_frames/{{scope}}.log",
+    wildcard_constraints:
+        scope=rf"index|training|({any_of(SIMULATIONS)})/index",
     conda:
         "../../envs/frames.yaml"
     resources:
         mem_mb=500,
         runtime=30,
     params:
-        simulations=index_records(),
-        options=options("split", "train", "models"),
+        simulations=index_records,
+        options=index_options,
         code=code("index_frames.py", "splits.py"),
     message:
-        "Listing the stored frames"
+        "Listing the stored frames ({wildcards.scope})"
     shell:
         "python -m mdlatent.index_frames --atoms {input.atoms:q} --simulations {params.simulations:q}"
         " --options {params.options:q} --output {output:q} --log {log:q}"
@@ -147,7 +203,7 @@ rule index_frames:
 
 rule compute_distances:
     input:
-        index=ancient(f"{STUDY}/frames/index.json"),
+        index=f"{STUDY}/frames/{{simulation}}/index.json",
         parts=own_stored_parts,
     output:
         f"{STUDY}/distances/{{simulation}}.h5",
@@ -172,8 +228,8 @@ rule compute_distances:
 rule compare_reference:
     input:
         parts=own_stored_parts,
-        index=ancient(f"{STUDY}/frames/index.json"),
-        atoms=ancient(f"{STUDY}/frames/atoms.json"),
+        index=f"{STUDY}/frames/{{simulation}}/index.json",
+        atoms=f"{STUDY}/frames/{{simulation}}/atoms.json",
         reference=fetched_reference,
     output:
         f"{STUDY}/reference/{{simulation}}.parquet",

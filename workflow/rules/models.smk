@@ -23,18 +23,12 @@ def model_code(*modules):
 
 
 def training_parts(wildcards):
-    return [file for name, row in SIMULATIONS.items() if row["role"] == "train" for file in stored_parts(name)]
-
-
-def time_step_ps(wildcards):
-    """Stands in the index, and from there in the latent tables."""
-    return SIMULATIONS[wildcards.simulation].get("time_step_ps")
+    return [file for name in TRAINING for file in stored_parts(name)]
 
 
 rule train_model:
     input:
-        # The index also lists simulations that are only mapped; what is trained on are these parts.
-        index=ancient(f"{STUDY}/frames/index.json"),
+        index=f"{STUDY}/frames/training.json",
         parts=training_parts,
     output:
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
@@ -65,7 +59,7 @@ rule train_model:
 
 rule embed:
     input:
-        index=ancient(f"{STUDY}/frames/index.json"),
+        index=f"{STUDY}/frames/{{simulation}}/index.json",
         parts=own_stored_parts,
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
     output:
@@ -80,7 +74,6 @@ rule embed:
         mem_mb=3000,
         runtime=240,
     params:
-        time_step_ps=time_step_ps,
         code=model_code("embed.py", "splits.py"),
     message:
         "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"

@@ -18,10 +18,8 @@ def all_trajectories(wildcards):
 rule cluster:
     input:
         latents,
-        # Representatives are cut out of the original trajectories. They are no reason to cluster again: if one of them
-        # changed, the latent changed with it.
-        trajectories=ancient(all_trajectories),
-        index=ancient(f"{STUDY}/frames/index.json"),
+        all_trajectories,  # representatives are cut out of them
+        index=f"{STUDY}/frames/index.json",
     output:
         labels=f"{STUDY}/clusters/{{model}}/seed{{seed}}/labels.parquet",
         summary=report(
@@ -62,7 +60,7 @@ rule cluster:
 rule evaluate:
     input:
         latents,
-        index=ancient(f"{STUDY}/frames/index.json"),
+        index=f"{STUDY}/frames/index.json",
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
         clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
     output:
