@@ -112,7 +112,7 @@ def test_too_few_frames(study, small, n_frames, expected):
     study.write(values())
     text = study.fail()
     assert expected in text
-    assert not any("index.json" in name for name in files(study.folder))
+    assert not any(name.startswith("results/bad/models") for name in files(study.folder))
 
 
 def test_no_frames(study, small):
@@ -197,7 +197,7 @@ def test_a_disk_too_small_for_what_is_to_be_written(study, small, small_disk):
     study.write(values(results="small/results", featurize={"selection": "all"}, distances={"store": True}))
     text = study.fail("--until", "compute_distances")
     assert "the disk has" in text
-    assert not list((small_disk / "results").rglob("*distances/*"))
+    assert not list((small_disk / "results").rglob("distances/*"))
 
 
 def test_no_cluster_still_ends_with_a_report_that_says_so(study, small):

@@ -128,7 +128,7 @@ def test_an_added_model_leaves_the_others_alone(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["models"].append({"family": "pca_distances", "latent_dim": 2})
     jobs = demo.plan(values)
-    once = ("index_frames", "train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
+    once = ("train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
     assert jobs == dict.fromkeys(once, 1)
 
 
@@ -139,6 +139,17 @@ def test_a_simulation_that_is_only_mapped_trains_nothing_again(demo):
     assert "train_model" not in jobs
     assert jobs["featurize"] == 1
     assert jobs["embed"] == 2  # the new simulation, with either model
+
+
+def test_an_added_simulation_hides_no_changed_parameter(demo):
+    values = yaml.safe_load(demo.config.read_text())
+    values["simulations"].append({"name": "again", "catalogue": "trpcage", "role": "embed"})
+    values["train"]["beta"] = 1e-5
+    jobs = demo.plan(values)
+    assert jobs["train_model"] == 2
+    assert jobs["embed"] == 4
+    values["featurize"]["stride"] = 2
+    assert demo.plan(values)["featurize"] == 2
 
 
 def test_a_second_fresh_run_gives_the_same_numbers(demo, results, study):
