@@ -119,8 +119,8 @@ def headline_note(found: Study, options: dict[str, Any]) -> str:
     """How the numbers of the headline table came about."""
     split = options["split"]
     if split["by"] == "time":
-        blocks = ", ".join(str(block + 1) for block in split["test_blocks"])
-        held = f"blocks {blocks} of {split['n_blocks']} of each simulation's time"
+        blocks = ", ".join(str(block) for block in split["test_blocks"])
+        held = f"blocks {blocks} (counted from 0) of {split['n_blocks']} of each simulation's time"
     else:
         held = "the simulations " + ", ".join(split["test_simulations"])
     return (
