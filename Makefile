@@ -51,7 +51,7 @@ docs: $(VENV)/ok
 	$(BIN)/python docs/make_configuration.py
 
 bench: $(VENV)/ok
-	$(BIN)/python benchmarks/run.py
+	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache
