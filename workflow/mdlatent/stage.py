@@ -26,7 +26,8 @@ def parser(stage: str, doc: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=f"mdlatent {stage}", description=(doc or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--log", type=Path, help="also write messages to this file")
+    # torchrun and horovodrun, which look at all that follows them, take `--log` for an abbreviation of their own options.
+    result.add_argument("--log", "--log-file", type=Path, help="also write messages to this file")
     return result
 
 
