@@ -2,13 +2,16 @@
 
 Writes a table with one row per frame: simulation, frame (number in the original trajectory), time_ps, split,
 z0 … z{d-1} (posterior mean) and reconstruction_rmse_nm (over the pair distances of the frame).
+
+Started as several processes (docs/parallel.md), each maps a part of the frames; the table is the same, bit for bit.
 """
 
+import argparse
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdlatent import files, stage
+from mdlatent import files, launch, lifeline, stage
 from mdlatent.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from mdlatent.frames import FrameStore
     from mdlatent.models.base import LatentModel
+    from mdlatent.parallel import Group
 
 log = logging.getLogger("mdlatent")
 
@@ -30,27 +34,47 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="`auto`: a GPU if there is one"
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads per process")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "single", "ddp", "horovod"),
+        default="auto",
+        help="how several processes exchange what they have; as `train.backend`",
+    )
     args = parser.parse_args(argv)
-    stage.start_logging(args.log)
+    me = launch.find()
+    stage.start_logging(args.log, me.rank)
     stage.limit_threads(args.threads)
+    with lifeline.together(me, args.output) as line:
+        _embed(args, line)
 
-    from mdlatent import models
+
+def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
+    from mdlatent import models, parallel
     from mdlatent.frames import FrameStore
     from mdlatent.training import choose_device
 
     device = choose_device(args.device, args.threads)
+    group = parallel.start(args.backend, line, device)
     model, metadata = models.load(args.model)
     with FrameStore(args.frames) as store:
         check_atoms(store, metadata, args.model)
-        table = embed(store, model.to(device), args.simulation, metadata["split"], device)
+        table = embed(store, model.to(device), args.simulation, metadata["split"], device, group)
+    group.shut_down()
+    if not group.is_main:
+        return
     with files.write_beside(args.output) as temporary:
         table.to_parquet(temporary, index=False)
     log.info("%s: %d frames, mean error %.4f nm", args.output, len(table), table["reconstruction_rmse_nm"].mean())
 
 
 def embed(
-    store: "FrameStore", model: "LatentModel", simulation: str, split: dict[str, Any], device: str = "cpu"
+    store: "FrameStore",
+    model: "LatentModel",
+    simulation: str,
+    split: dict[str, Any],
+    device: str = "cpu",
+    group: "Group | None" = None,
 ) -> "pd.DataFrame":
     """The latent table of one simulation, see the head of this file.
 
@@ -61,16 +85,22 @@ def embed(
     import torch
 
     from mdlatent import splits
+    from mdlatent.parallel import Group
 
-    chosen = store.simulation(simulation)
-    z = np.empty((chosen.n_frames, model.latent_dim), np.float32)
-    error_nm = np.empty(chosen.n_frames, np.float32)
+    group, chosen = group or Group(), store.simulation(simulation)
+    mapped = torch.zeros((chosen.n_frames, model.latent_dim + 1))  # latent and error; what others map stays 0
     chunk = model.frames_at_once
-    pieces = store.iterate(chosen.start, chosen.stop, chunk)
-    for row, frames in stage.progress(pieces, -(-chosen.n_frames // chunk), f"embedding {simulation}"):
+    n_chunks = -(-chosen.n_frames // chunk)
+    # Whole chunks in a row: each is then mapped as one process alone would map it.
+    start, stop = (min(rank * n_chunks // group.size * chunk, chosen.n_frames) for rank in (group.rank, group.rank + 1))
+    pieces = store.iterate(chosen.start + start, chosen.start + stop, chunk)
+    for row, frames in stage.progress(pieces, -(-(stop - start) // chunk), f"embedding {simulation}"):
         place = slice(row - chosen.start, row - chosen.start + len(frames))
         latent, error = model.embed(torch.from_numpy(frames).to(device))
-        z[place], error_nm[place] = latent.cpu().numpy(), error.cpu().numpy()
+        mapped[place] = torch.cat([latent, error[:, None]], 1).cpu()
+    group.wait_for_main()
+    table = group.sum(mapped).numpy()
+    z, error_nm = table[:, :-1], table[:, -1]
     bad = np.flatnonzero(~np.isfinite(error_nm) | ~np.isfinite(z).all(1))
     if len(bad):
         raise DataError(

@@ -22,3 +22,7 @@ class FetchError(MdlatentError, OSError):
 
 class Interrupted(MdlatentError):  # noqa: N818 (nothing went wrong)
     """The work was told to stop; it saved its state and goes on from there when run again."""
+
+
+class ProcessLost(MdlatentError, RuntimeError):  # noqa: N818 (it happened elsewhere)
+    """One of several processes that work together ended, or never came."""

@@ -15,7 +15,7 @@ from mdlatent.frames import FrameStore
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Feed", "iterate_rows", "noise", "read_rows"]
+__all__ = ["Feed", "Tally", "iterate_rows", "noise", "read_rows"]
 
 BUDGET_BYTES = 1_000_000_000
 STRETCH = 256  # frames read in one go where not all fit in memory: a chunk of the store
@@ -51,8 +51,8 @@ def noise(seed: int, epoch: int, step: int, shape: tuple[int, int]) -> np.ndarra
 class Feed:
     """Batches of the frames `rows` of a store; the last one of an epoch may be smaller.
 
-    Batch k of an epoch is `order(epoch)[k * batch_size : (k + 1) * batch_size]`, whatever is kept in memory: of
-    several processes each can take its share `[rank::world_size]` of the same batch.
+    Batch k of an epoch is `order(epoch)[k * batch_size : (k + 1) * batch_size]`, whatever is kept in memory. Of `size`
+    processes each gets its share `[rank::size]` of every batch, which may be empty; together they get each frame once.
     """
 
     def __init__(
@@ -65,9 +65,12 @@ class Feed:
         shuffle: bool = True,
         device: str = "cpu",
         budget_bytes: int = BUDGET_BYTES,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows, np.int64), batch_size, seed
-        self.shuffle, self.device = shuffle, device
+        self.shuffle, self.device, self.rank, self.size = shuffle, device, rank, size
+        self.tally = Tally()
         rows_in_budget = max(1, budget_bytes // (store.n_atoms * 12) // batch_size) * batch_size
         self.in_memory = len(rows) <= rows_in_budget
         self._window = len(rows) if self.in_memory else rows_in_budget  # a multiple of the batch size
@@ -96,20 +99,35 @@ class Feed:
             random.shuffle(places[start : start + self._window])
         return places
 
+    def batch_length(self, number: int) -> int:
+        """Frames of batch `number` over all processes."""
+        return min(self.batch_size, len(self.rows) - number * self.batch_size)
+
     def batches(self, epoch: int = 0, first: int = 0) -> "Iterator[Tensor]":
-        """Yield the batches of an epoch from number `first` on: (≤ batch_size, atoms, 3) float32 nm on the device."""
+        """Yield this process's shares of the batches of an epoch from number `first` on: (≤ batch_size, atoms, 3)
+        float32 nm on the device."""
         order = self.order(epoch)
-        window, start = None, first * self.batch_size
+        start = first * self.batch_size
         while start < len(order):
-            begin = start // self._window * self._window
-            places = order[begin : begin + self._window]
-            window = self._kept if self._kept is not None else None if self.in_memory else self._load(places)
-            if window is None:
-                window = self._kept = self._load(np.arange(len(self.rows)))
-            for k in range(start - begin, len(places), self.batch_size):
-                stop = min(k + self.batch_size, len(places))
-                yield window[torch.from_numpy(places[k:stop])] if self.in_memory else window[k:stop]
-            start = begin + len(places)
+            stop = min((start // self._window + 1) * self._window, len(order))
+            shares = [
+                order[k : min(k + self.batch_size, stop)][self.rank :: self.size]
+                for k in range(start, stop, self.batch_size)
+            ]
+            if self.in_memory:
+                if self._kept is None:
+                    self._kept = self._load(np.arange(len(self.rows)))
+                pieces = (self._kept[torch.from_numpy(share)] for share in shares)
+            else:
+                pieces = iter(self._load(np.concatenate(shares)).split([len(share) for share in shares]))
+            for share, piece in zip(shares, pieces, strict=True):
+                self.tally.add(self.rows[share])
+                yield piece
+            start = stop
+
+    def any_frame(self) -> "Tensor":
+        """The first frame, for a process whose share is empty but which must take part: (1, atoms, 3) float32 nm."""
+        return torch.from_numpy(read_rows(self.store, self.rows[:1])).to(self.device)
 
     def _load(self, places: np.ndarray) -> "Tensor":
         frames = np.empty((len(places), self.store.n_atoms, 3), np.float32)
@@ -118,3 +136,33 @@ class Feed:
             some = order[start : start + READ_ROWS]
             frames[some] = read_rows(self.store, self.rows[places[some]])
         return torch.from_numpy(frames).to(self.device)
+
+
+class Tally:
+    """Which rows were handed out, as their number and a check sum that does not depend on their order.
+
+    The check sum adds up a hash of each row modulo 2⁶⁴, so that those of several processes can be added: their total
+    is that of all rows just if each was handed out once (a chance agreement has probability 2⁻⁶⁴).
+    """
+
+    def __init__(self) -> None:
+        self.frames, self.checksum = 0, 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Count the rows (k,)."""
+        self.frames += len(rows)
+        self.checksum = (self.checksum + int(_mixed(rows).sum(dtype=np.uint64))) % 2**64
+
+    def take(self) -> tuple[int, int]:
+        """Number and check sum since the last time."""
+        taken = self.frames, self.checksum
+        self.frames, self.checksum = 0, 0
+        return taken
+
+
+def _mixed(rows: np.ndarray) -> np.ndarray:
+    """A hash of each row number, uint64 (SplitMix64, Steele et al. 2014, doi 10.1145/2660193.2660195)."""
+    x = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -26,7 +26,8 @@ def parser(stage: str, doc: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=f"mdlatent {stage}", description=(doc or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--log", type=Path, help="also write messages to this file")
+    # torchrun and horovodrun, which look at all that follows them, take `--log` for an abbreviation of their own options.
+    result.add_argument("--log", "--log-file", type=Path, help="also write messages to this file")
     return result
 
 
@@ -62,14 +63,18 @@ def read_options(text: str, *sections: str) -> dict[str, Any]:
     return {name: values[name] for name in sections or values}
 
 
-def start_logging(path: Path | None) -> None:
-    """Send messages to the terminal and, if given, to a file as well."""
+def start_logging(path: Path | None, rank: int = 0) -> None:
+    """Send messages to the terminal and, if given, to a file as well.
+
+    Of several processes only the first writes the file; the others say nothing but errors.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if path:
+    if path and rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w"))
+    who, level = (f"[process {rank}] ", logging.ERROR) if rank else ("", logging.INFO)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+        level=level, format=f"%(asctime)s {who}%(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
     for noisy in ("numba", "matplotlib", "urllib3", "h5py"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -99,6 +104,7 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
         main(argv)
     except Interrupted as stop:
         log.warning("%s", stop)
+        logging.shutdown()
         sys.exit(EXIT_RUN_AGAIN)
     except MdlatentError as error:
         _say(str(error))

@@ -4,19 +4,26 @@ Writes model.pt, history.csv and config.yaml into the output folder. Reconstruct
 squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances.
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
+
+Started as several processes (torchrun, srun, mpirun, horovodrun), they train one model together; see docs/parallel.md.
 """
 
+import argparse
+import contextlib
 import hashlib
+import json
 import logging
+import os
 import platform
 import resource
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdlatent import __version__, config, files, stage
+from mdlatent import __version__, config, files, launch, lifeline, stage
 from mdlatent.errors import DataError
 from mdlatent.model_names import find_model, model_name
 
@@ -24,12 +31,13 @@ if TYPE_CHECKING:
     from mdlatent.feed import Feed
     from mdlatent.frames import FrameStore
     from mdlatent.models.base import LatentModel
+    from mdlatent.parallel import Group
     from mdlatent.training import Row
 
 log = logging.getLogger("mdlatent")
 
 # Settings that decide how a training runs, not what comes out of it.
-WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs")
+WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs", "backend")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,28 +50,43 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, kept until it is done")
     stage.add_options(parser)
     args = parser.parse_args(argv)
-    stage.start_logging(args.log)
+    me = launch.find()
+    stage.start_logging(args.log, me.rank)
+    with lifeline.together(me, args.checkpoints) as line:
+        _train(args, line)
+
+
+def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
     values = stage.read_options(args.options, "models", "train", "split")
     entry = find_model(values["models"], args.model)
     settings = config.train_settings(values, entry)
     stage.limit_threads(settings["threads"])
 
-    from mdlatent import splits
+    from mdlatent import parallel, splits
     from mdlatent.frames import FrameStore
     from mdlatent.training import choose_device
 
     device = choose_device(settings["device"], settings["threads"])
+    group = parallel.start(settings["backend"], line, device)
     with FrameStore(args.frames) as store:
         labels = np.concatenate([*splits.labels(store, values["split"]).values()])
         rows = {name: np.flatnonzero(labels == name) for name in ("train", "validation")}
         demand_batch(len(rows["train"]), entry["family"], settings["batch_size"])
-        data = data_hash(store, rows)
+        data = data_hash(store, rows) if group.is_main else ""
         log.info(
-            "%s: %d training and %d validation frames of %d atoms, on %s",
+            "%s: %d training and %d validation frames of %d atoms, on %s%s",
             args.model, len(rows["train"]), len(rows["validation"]), store.n_atoms, device,
+            f", {group.size} processes ({group.backend})" if group.size > 1 else "",
         )  # fmt: skip
+        group.wait_for_main()  # however long it reads
         start = time.monotonic()
-        model, notes = run(store, rows, entry, settings, args.seed, device, args.output_dir, args.checkpoints, data)
+        with rank_log(args.log, line, group, device) as note:
+            model, notes = run(
+                store, rows, entry, settings, args.seed, device, args.output_dir, args.checkpoints, data, group, note
+            )
+        group.shut_down()
+        if not group.is_main:
+            return
         notes["measured"] |= {"peak_memory_gb": peak_memory_gb(device), "seconds": round(time.monotonic() - start, 2)}
         metadata = {
             "model": model_name(entry),
@@ -83,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
         "n_frames": {name: len(some) for name, some in rows.items()},
         "train": settings,
+        "parallel": {"backend": group.backend, "processes": group.size},
         "split": values["split"],
         "data_sha256": data,
         **notes,
@@ -109,6 +133,8 @@ def run(
     output_dir: Path,
     checkpoints: Path,
     data: str,
+    group: "Group | None" = None,
+    note: "Callable[[Row], None]" = lambda record: None,
 ) -> "tuple[LatentModel, dict[str, Any]]":
     """Build and train or fit the model; write history.csv as it goes. Returns the model and notes for config.yaml."""
     import torch
@@ -116,29 +142,36 @@ def run(
     from mdlatent import models, training
     from mdlatent.checkpoint import Checkpoints, key_of
     from mdlatent.feed import Feed
+    from mdlatent.parallel import Group
 
+    group = group or Group()
+    share: dict[str, Any] = {"device": device, "rank": group.rank, "size": group.size}
     torch.manual_seed(seed)
     model = models.build(entry["family"], store.n_atoms, entry["latent_dim"])
     log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
     batch_size = settings["batch_size"]
-    feed = Feed(store, rows["train"], batch_size, seed, device=device)
-    validation = Feed(store, rows["validation"], batch_size, shuffle=False, device=device)
+    feed = Feed(store, rows["train"], batch_size, seed, **share)
+    validation = Feed(store, rows["validation"], batch_size, shuffle=False, **share)
     history = output_dir / "history.csv"
     key = key_of(entry["family"], entry["latent_dim"], _effective(settings), seed, data, __version__)
     if model.fitted == "direct":
         start, cpu = time.monotonic(), time.process_time()
-        model.fit(store, rows["train"])
+        if group.is_main:
+            model.fit(store, rows["train"])
         cpu_s = time.process_time() - cpu
+        group.wait_for_main()
+        model.load_state_dict(group.broadcast(model.state_dict()))
         model.to(device).eval()
         row = {
             "epoch": 0,
-            "train_reconstruction": mean_square_error(model, feed),
-            "validation_reconstruction": mean_square_error(model, validation) if len(validation) else None,
+            "train_reconstruction": mean_square_error(model, feed, group),
+            "validation_reconstruction": mean_square_error(model, validation, group) if len(validation) else None,
             "active_dimensions": model.latent_dim,
             "seconds": time.monotonic() - start,
         }
         row |= {f"{name}_loss": row[f"{name}_reconstruction"] for name in ("train", "validation")}
-        write_history(history, [row])
+        if group.is_main:
+            write_history(history, [row])
         weights, speed = "fitted in one step", len(feed) / max(cpu_s, 1e-9)
     else:
         stop = training.StopSignal()
@@ -152,9 +185,11 @@ def run(
             Checkpoints(checkpoints, key),
             lambda so_far: write_history(history, so_far),
             stop,
+            group,
+            note,
         )
         weights, speed = trained.weights, trained.frames_per_cpu_second or 0.0
-    error = mean_square_error(model, validation) ** 0.5 if len(validation) else None
+    error = mean_square_error(model, validation, group) ** 0.5 if len(validation) else None
     measured = {
         "parameters": model.n_parameters,
         "frames_per_cpu_second": round(speed, 2),
@@ -174,13 +209,42 @@ def demand_batch(n_train: int, family: str, batch_size: int) -> None:
         )
 
 
-def mean_square_error(model: "LatentModel", feed: "Feed") -> float:
+def mean_square_error(model: "LatentModel", feed: "Feed", group: "Group") -> float:
     """Mean over frames and pairs of the squared error of the distances of posterior means, in nm²."""
+    import torch
+
     total = 0.0
     for batch in feed.batches():
-        for piece in batch.split(model.frames_at_once):
+        for piece in batch.split(model.frames_at_once) if len(batch) else ():
             total += float(model.embed(piece)[1].double().square().sum())
-    return total / len(feed)
+    return float(group.sum(torch.tensor(total, dtype=torch.float64))) / len(feed)
+
+
+@contextlib.contextmanager
+def rank_log(path: Path | None, line: lifeline.Line, group: "Group", device: str) -> "Iterator[Callable[[Row], None]]":
+    """What each of several processes worked on, as JSON lines in `<log>.rank<k>.jsonl`, appended to at each start.
+
+    The first line of a start says where the process ran; then one line per epoch, or part of one: its number, the
+    batches [from, to), how many frames this process had of them, and their check sum (`feed.Tally`).
+    """
+    if path is None or group.size == 1:
+        yield lambda record: None
+        return
+    gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    me = line.launch
+    mine = gpus[me.local_rank if len(gpus) > 1 else 0] if me.local_rank < max(len(gpus), 1) and gpus else None
+    start = {
+        "rank": group.rank, "size": group.size, "local_rank": me.local_rank, "node": me.node, "launcher": me.launcher,
+        "backend": group.backend, "device": device, "gpu": mine, "gpus": gpus, "pid": os.getpid(),
+        "time": round(time.time(), 1),
+    }  # fmt: skip
+    with open(path.with_name(f"{path.name}.rank{group.rank}.jsonl"), "a", encoding="utf-8", buffering=1) as handle:
+
+        def note(record: "Row") -> None:
+            handle.write(json.dumps(record) + "\n")
+
+        note(start)
+        yield note
 
 
 def data_hash(store: "FrameStore", rows: dict[str, np.ndarray]) -> str:

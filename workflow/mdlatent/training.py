@@ -3,6 +3,10 @@
 A run that is stopped or killed at any time and started again ends with the same weights, bit for bit on the same kind
 of device: the order of frames follows from (seed, epoch), the noise from (seed, epoch, step), and a checkpoint holds
 everything else.
+
+Several processes do the same steps together (parallel.py): of each batch and its noise every one takes its share, and
+all hold the same weights, bit for bit. Process 0 alone writes. A run may go on with another number of processes: the
+batches stay the same, but sums are rounded differently, so that the weights then agree to rounding only.
 """
 
 import contextlib
@@ -23,6 +27,7 @@ from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import ConfigError, DataError, Interrupted
 from mdlatent.feed import Feed, noise
 from mdlatent.models.base import LatentModel
+from mdlatent.parallel import Group, Loss
 
 __all__ = ["COLUMNS", "StopSignal", "Trained", "active_dimensions", "choose_device", "learning_rate", "train"]
 
@@ -47,7 +52,7 @@ class Trained:
 
     rows: list[Row]  # one per epoch, keys COLUMNS
     weights: str  # which epoch's weights were taken, and why
-    frames_per_cpu_second: float | None
+    frames_per_cpu_second: float | None  # of all processes together
 
 
 class StopSignal:
@@ -113,12 +118,21 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[list[Row]], None] = lambda rows: None,
     stop: Any = False,
+    group: Group | None = None,
+    note: Callable[[Row], None] = lambda record: None,
 ) -> Trained:
     """Train `model` in place on `feed`, watched on `validation` (may be empty); `options` is the section `train`.
 
     `on_epoch` is called with the history so far at the end of every epoch. Where `stop` becomes true, the step is
     finished, a checkpoint written and Interrupted raised. Raises DataError if the loss stops being finite.
+
+    With a `group`, `feed` and `validation` give this process's shares; `checkpoints` and `on_epoch` are process 0's and
+    without effect in the others; if `stop` is true in one, all stop after the same step. `note` is told at each end of
+    an epoch, and at a stop, which batches of it this process worked on and which frames it had of them (`feed.Tally`).
     """
+    group = group or Group()
+    if not group.is_main:
+        checkpoints, on_epoch = None, lambda rows: None
     epochs, n_batches = options["epochs"], feed.n_batches
     n_steps = epochs * n_batches
     n_warmup = min(n_batches, max(1, n_steps // 5))
@@ -128,22 +142,35 @@ def train(
     rows: list[Row] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "model": None}
     epoch, first, sums = 1, 0, _sums(model, feed.device)  # `first` batch of `epoch` to do; `sums` over those done
+    loss = group.wrap(model, feed.any_frame())
+    idle = feed.any_frame() if group.size > 1 else None  # for an empty share
 
-    if checkpoints and (state := checkpoints.load()):
+    state = checkpoints.load() if checkpoints else None
+    kept = state["best"]["model"] if state else None  # process 0 alone keeps the best weights
+    if state and group.size > 1:
+        state = {**state, "best": {**state["best"], "model": None}}
+    if state := group.broadcast(state):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
-        sums = state["sums"].to(feed.device)
+        best["model"] = kept
+        sums = _own_sums(state["sums"], group).to(feed.device)
         on_epoch(rows)
+    begun = first
 
     def save() -> None:
+        every = group.sum(_as_rows(sums, group)).cpu()
         if checkpoints:
             checkpoints.save(
                 {
-                    "epoch": epoch, "step": first, "sums": sums.cpu(), "rows": rows, "best": best,
+                    "epoch": epoch, "step": first, "sums": every, "rows": rows, "best": best,
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                 }
             )  # fmt: skip
+
+    def noted(stop_batch: int) -> None:
+        frames, checksum = feed.tally.take()
+        note({"epoch": epoch, "batches": [begun, stop_batch], "frames": frames, "checksum": f"{checksum:016x}"})
 
     begin = reported = saved = time.monotonic()
     cpu_s, frames_done, steps_done = time.process_time(), 0, 0
@@ -154,11 +181,16 @@ def train(
         for batch in feed.batches(epoch, first):
             step = (epoch - 1) * n_batches + first
             rate = learning_rate(step, n_warmup, n_steps, options["learning_rate"])
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["rate_scale"]
-            draw = torch.from_numpy(noise(seed, epoch, first, (len(batch), model.latent_dim))).to(feed.device)
-            sums += _step(model, optimizer, batch, beta, draw)
-            if not math.isfinite(float(sums[:5].sum())):
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate * parameters["rate_scale"]
+            length = feed.batch_length(first)
+            drawn = noise(seed, epoch, first, (length, model.latent_dim))[group.rank :: group.size]
+            draw = torch.from_numpy(drawn).to(feed.device)
+            sums += _step(model, optimizer, batch, beta, draw, loss, group, length, idle)
+            bad, told, due = group.any(
+                not math.isfinite(float(sums[:5].sum())), stop, time.monotonic() - saved >= CHECKPOINT_S
+            )
+            if bad:
                 raise DataError(
                     f"the loss is no longer finite in epoch {epoch}, step {first + 1} of {n_batches}; lower "
                     f"train.learning_rate (now {options['learning_rate']:g}) or train.beta (now {options['beta']:g})"
@@ -173,55 +205,81 @@ def train(
                     "epoch %d of %d, step %d of %d: loss %.3g%s, about %.0f s left",
                     epoch, epochs, first, n_batches, float(sums[1] / sums[0]), last, left_s,
                 )  # fmt: skip
-            if first < n_batches and (stop or now - saved >= CHECKPOINT_S):
+            if first < n_batches and (told or due):
                 sums[5] += now - epoch_begin
                 epoch_begin = now
                 save()
                 saved = time.monotonic()
-                _stop_if(stop, epoch, checkpoints)
+                if told:
+                    noted(first)
+                    _stop(epoch, checkpoints, group)
 
-        row = _row(epoch, sums, beta, rate, model.latent_dim)
+        noted(n_batches)
+        begun = 0
+        row = _row(epoch, group.sum(sums), beta, rate, model.latent_dim)
         if len(validation):
-            reconstruction, kl = _validate(model, validation)
+            reconstruction, kl = _validate(model, validation, group)
             row |= {"validation_reconstruction": reconstruction, "validation_loss": reconstruction + beta * kl}
         row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
         _warn_of_collapse(row, rows, model.latent_dim, last=epoch == epochs)
         rows.append(row)
-        _keep_best(best, row, model, comparable=beta == options["beta"])
+        _keep_best(best, row, model, beta == options["beta"], group.is_main)
         on_epoch(rows)
         epoch, first, sums = epoch + 1, 0, _sums(model, feed.device)
-        if epoch <= epochs and (stop or (epoch - 1) % options["checkpoint_epochs"] == 0):
-            save()
-            saved = time.monotonic()
-            _stop_if(stop, epoch, checkpoints)
+        if epoch <= epochs:
+            (told,) = group.any(stop)
+            if told or (epoch - 1) % options["checkpoint_epochs"] == 0:
+                save()
+                saved = time.monotonic()
+            if told:
+                _stop(epoch, checkpoints, group)
 
-    cpu_s = time.process_time() - cpu_s
+    done, cpu_s = group.sum(torch.tensor([frames_done, time.process_time() - cpu_s], dtype=torch.float64)).tolist()
     weights = f"last epoch ({epochs}): there were no validation frames to choose by"
-    if best["model"] is not None:
-        model.load_state_dict(best["model"])
+    if best["epoch"]:
+        model.load_state_dict(group.broadcast(best["model"]))
         weights = f"epoch {best['epoch']} of {epochs}: smallest validation loss, {best['loss']:.4g}"
     model.eval()
-    return Trained(rows, weights, frames_done / cpu_s if frames_done and cpu_s else None)
+    return Trained(rows, weights, done / cpu_s if done and cpu_s else None)
 
 
 def _step(
-    model: LatentModel, optimizer: torch.optim.Optimizer, batch: torch.Tensor, beta: float, draw: torch.Tensor
+    model: LatentModel,
+    optimizer: torch.optim.Optimizer,
+    batch: torch.Tensor,
+    beta: float,
+    draw: torch.Tensor,
+    loss: Loss | None = None,
+    group: Group | None = None,
+    length: int | None = None,
+    idle: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One step of the optimizer; returns what it adds to the sums of the epoch (see `_sums`).
 
-    A batch whose activations would not fit the memory is taken in pieces whose gradients are added.
+    A batch whose activations would not fit the memory is taken in pieces whose gradients are added. `batch` is this
+    process's share of one of `length` frames; where it is empty, the frame `idle` is taken with weight 0.
     """
+    group, loss = group or Group(), loss or model.loss
+    length = len(batch) if length is None else length
     optimizer.zero_grad()
     added = _sums(model, str(batch.device))
     size = max(1, STEP_BYTES[batch.device.type] // model.bytes_per_frame)
-    for piece, drawn in zip(batch.split(size), draw.split(size), strict=True):
-        parts = model.loss(piece, beta, drawn)
-        (parts["loss"] * (len(piece) / len(batch))).backward()
+    pieces = list(zip(batch.split(size), draw.split(size), strict=True))
+    if not len(batch):
+        assert idle is not None
+        with group.adding(last=True):
+            (loss(idle, beta, idle.new_zeros(1, model.latent_dim))["loss"] * 0.0).backward()
+        pieces = []
+    for number, (piece, drawn) in enumerate(pieces):
+        with group.adding(last=number == len(pieces) - 1):
+            parts = loss(piece, beta, drawn)
+            (parts["loss"] * (len(piece) / length)).backward()
         means = parts["mean"].double()
         scalars = torch.stack([parts[name].detach() for name in ("loss", "reconstruction", "kl_nats")]).double()
         added[0] += len(piece)
         added[1:4] += len(piece) * scalars
         added[6:] += torch.cat([means.sum(0), means.square().sum(0)])
+    group.finish_gradients()
     added[4] = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) * len(batch)
     optimizer.step()
     return added
@@ -231,6 +289,28 @@ def _sums(model: LatentModel, device: str) -> torch.Tensor:
     """Sums over the frames of an epoch, all zero, float64: number, loss, reconstruction, KL, gradient norm; seconds;
     posterior means (d), their squares (d)."""
     return torch.zeros(6 + 2 * model.latent_dim, dtype=torch.float64, device=device)
+
+
+def _as_rows(sums: torch.Tensor, group: Group) -> torch.Tensor:
+    """(size, k): this process's sums in its row, zeros elsewhere; added up, everyone's."""
+    rows = torch.zeros((group.size, len(sums)), dtype=sums.dtype)
+    rows[group.rank] = sums.cpu()
+    return rows
+
+
+def _own_sums(rows: torch.Tensor, group: Group) -> torch.Tensor:
+    """The reverse; where the checkpoint is one of another number of processes, process 0 takes all."""
+    rows = rows.reshape(-1, rows.shape[-1])
+    if len(rows) == group.size:
+        return rows[group.rank].clone()
+    if group.is_main:
+        log.warning(
+            "the checkpoint is one of %d processes, now there are %d: the batches stay the same, but sums are rounded "
+            "differently, so that the weights will agree with those of an undisturbed run to rounding only",
+            len(rows), group.size,
+        )  # fmt: skip
+        return rows.sum(0)
+    return torch.zeros_like(rows[0])
 
 
 def _row(epoch: int, sums: torch.Tensor, beta: float, rate: float, dim: int) -> Row:
@@ -259,25 +339,27 @@ def _beta(epoch: int, options: dict[str, Any]) -> float:
 
 
 @torch.no_grad()
-def _validate(model: LatentModel, feed: Feed) -> tuple[float, float]:
-    """Mean reconstruction error and KL (nats) of the posterior means over all frames of `feed`."""
+def _validate(model: LatentModel, feed: Feed, group: Group) -> tuple[float, float]:
+    """Mean reconstruction error and KL (nats) of the posterior means over all frames of `feed`, of all processes."""
     model.eval()
     reconstruction = kl = 0.0
     size = max(1, STEP_BYTES[torch.device(feed.device).type] // model.bytes_per_frame)
     for batch in feed.batches():
-        for piece in batch.split(size):
+        for piece in batch.split(size) if len(batch) else ():
             parts = model.loss(piece, 0.0, None)
             reconstruction += len(piece) * float(parts["reconstruction"])
             kl += len(piece) * float(parts["kl_nats"])
+    reconstruction, kl = group.sum(torch.tensor([reconstruction, kl], dtype=torch.float64)).tolist()
     return reconstruction / len(feed), kl / len(feed)
 
 
-def _keep_best(best: dict[str, Any], row: Row, model: LatentModel, comparable: bool) -> None:
+def _keep_best(best: dict[str, Any], row: Row, model: LatentModel, comparable: bool, with_weights: bool = True) -> None:
     """Remember the weights if the epoch is the best so far; losses compare only where β has its full value."""
     loss = row["validation_loss"]
     if loss is not None and comparable and loss < best["loss"]:
-        state = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
-        best.update(epoch=row["epoch"], loss=loss, model=state)
+        best.update(epoch=row["epoch"], loss=loss)
+        if with_weights:
+            best["model"] = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
 
 
 def _warn_of_collapse(row: Row, rows: list[Row], dim: int, last: bool) -> None:
@@ -294,7 +376,9 @@ def _warn_of_collapse(row: Row, rows: list[Row], dim: int, last: bool) -> None:
         )  # fmt: skip
 
 
-def _stop_if(stop: Any, epoch: int, checkpoints: Checkpoints | None) -> None:
-    if stop:
-        where = f"the state is in {checkpoints.folder}" if checkpoints else "nothing was saved"
-        raise Interrupted(f"training was told to stop in epoch {epoch}; {where}; the same command goes on from there")
+def _stop(epoch: int, checkpoints: Checkpoints | None, group: Group) -> None:
+    group.wait_for_main()  # until the checkpoint is written: a launcher ends the others once one has ended
+    where = f"the state is in {checkpoints.folder}" if checkpoints else "process 0 saved the state"
+    if group.size == 1 and not checkpoints:
+        where = "nothing was saved"
+    raise Interrupted(f"training was told to stop in epoch {epoch}; {where}; the same command goes on from there")
