@@ -8,7 +8,7 @@ PROFILE ?= profiles/local
 SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run report test test-quick lint docs bench clean install
+.PHONY: run report test test-quick lint docs bench bench-scaling horovod clean install
 
 run: $(VENV)/run
 	$(SNAKEMAKE)
@@ -52,6 +52,14 @@ docs: $(VENV)/ok
 
 bench: $(VENV)/ok
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+
+# One process and two, DDP and Horovod if it is there: results/bench/scaling.json and the table of docs/parallel.md.
+bench-scaling: $(VENV)/ok
+	$(BIN)/python benchmarks/scaling.py
+
+# Horovod for this environment, built once (minutes) and cached: `train.backend: horovod`.
+horovod: $(VENV)/run
+	envs/build-horovod.sh $(BIN)/python
 
 clean:
 	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache

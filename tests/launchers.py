@@ -77,7 +77,7 @@ def finish(process: subprocess.Popen, code: int | None = 0, timeout_s: float = 2
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    assert process.returncode != 0 if code is None else process.returncode == code, text[-6000:]
+    assert process.returncode != 0 if code is None else process.returncode == code, text[:3000] + "\n…\n" + text[-3000:]
     return text
 
 

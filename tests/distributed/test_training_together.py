@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -132,9 +133,8 @@ def test_a_frozen_start_is_said(arguments, tmp_path):
         "SLURM_PROCID": "1",
         "SLURM_LOCALID": "1",
     }
-    code = "from mdlatent import lifeline, stage, train; lifeline.START_S = 1.0; import sys; stage.run(train.main, sys.argv[1:])"
-    import subprocess
-
+    code = "import sys; from mdlatent import lifeline, stage, train; lifeline.START_S = 1.0"
+    code += "; stage.run(train.main, sys.argv[1:])"
     command = [*launchers.command("python"), "-c", code, *arguments(tmp_path)]
     done = subprocess.run(command, env=launchers.environment(**step), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -83,6 +83,7 @@ class Group:
 
     backend = "single"
     rank, size = 0, 1
+    scale = 1.0  # factor on every loss before its backward pass, see `_Ddp`
 
     @property
     def is_main(self) -> bool:
@@ -179,13 +180,13 @@ class _Ddp(_Several):
         store = server or dist.TCPStore(line.main_address, port, self.size, False, timeout)
         dist.init_process_group(kind, store=store, rank=self.rank, world_size=self.size, timeout=timeout)
         self._dist = dist
+        self.scale = float(self.size)  # DDP divides the sum by it
         self._model: nn.parallel.DistributedDataParallel | None = None
 
     def wrap(self, model: LatentModel, sample: Tensor) -> Loss:
         self._model = nn.parallel.DistributedDataParallel(
             _LossOf(model), forward_sync_buffers=False, gradient_as_bucket_view=True
         )
-        self._model.register_comm_hook(None, self._sum_bucket)
         # Buckets are laid out anew after the first backward pass. Had training made that pass, the first step of a
         # resumed run would add in another order than the same step of a run that went through.
         was_training = model.training
@@ -198,11 +199,6 @@ class _Ddp(_Several):
     def adding(self, last: bool) -> contextlib.AbstractContextManager[None]:
         assert self._model is not None
         return contextlib.nullcontext() if last else self._model.no_sync()
-
-    def _sum_bucket(self, state, bucket):  # no annotations: torch refuses them
-        """Shares are weighted already: sum, where DDP's own hook would divide by the number of processes."""
-        work = self._dist.all_reduce(bucket.buffer(), async_op=True)
-        return work.get_future().then(lambda future: future.value()[0])
 
     def _add(self, values: Tensor) -> None:
         self._dist.all_reduce(values)

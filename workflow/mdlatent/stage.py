@@ -26,7 +26,7 @@ def parser(stage: str, doc: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=f"mdlatent {stage}", description=(doc or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    # torchrun and horovodrun, which look at all that follows them, take `--log` for an abbreviation of their own options.
+    # torchrun and horovodrun look at all that follows, and take `--log` for an abbreviation of options of their own.
     result.add_argument("--log", "--log-file", type=Path, help="also write messages to this file")
     return result
 

@@ -273,7 +273,7 @@ def _step(
     for number, (piece, drawn) in enumerate(pieces):
         with group.adding(last=number == len(pieces) - 1):
             parts = loss(piece, beta, drawn)
-            (parts["loss"] * (len(piece) / length)).backward()
+            (parts["loss"] * (group.scale * len(piece) / length)).backward()
         means = parts["mean"].double()
         scalars = torch.stack([parts[name].detach() for name in ("loss", "reconstruction", "kl_nats")]).double()
         added[0] += len(piece)
