@@ -78,8 +78,8 @@ rule select_atoms:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         simulations=selection_records(),
         options=options("featurize"),
@@ -108,8 +108,8 @@ rule featurize:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=grows(2000),
+        runtime=featurize_minutes,
     params:
         options=options("featurize"),
         code=code("featurize.py", "frames.py", "trajectory.py", "dcd.py", "periodic.py"),
@@ -158,8 +158,8 @@ rule compute_distances:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
     params:
         code=code("compute_distances.py", "distances.py", "kernels.py"),
     message:
@@ -184,8 +184,8 @@ rule compare_reference:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
     params:
         code=code("compare_reference.py"),
     message:
