@@ -50,6 +50,7 @@ rule train_model:
     resources:
         mem_mb=train_mb,
         runtime=train_minutes,
+        disk_mb=1000,  # the default looks at sizes of inputs, too early for the launcher
     params:
         options=model_options,
         launcher=training_launcher,

@@ -2,22 +2,24 @@
 # Makes: slurm_efficiency.csv, in the report when that is made the next time.
 from mdlatent import slurm
 
-ON_SLURM = type(workflow.executor_settings).__module__.startswith("snakemake_executor_plugin_slurm.")
+
+def is_on_slurm():
+    return type(workflow.executor_settings).__module__.startswith("snakemake_executor_plugin_slurm")
 
 
 onstart:
-    if ON_SLURM:
+    if is_on_slurm():
         try:
-            slurm.begin(Path(STUDY), Path(log))
+            slurm.begin(Path(STUDY), Path(log[0]))
         except MdlatentError as error:
             raise WorkflowError(str(error)) from None
 
 
 onsuccess:
-    if ON_SLURM:
-        slurm.finish(Path(STUDY), Path(log))
+    if is_on_slurm():
+        slurm.finish(Path(STUDY), Path(log[0]))
 
 
 onerror:
-    if ON_SLURM:
-        slurm.finish(Path(STUDY), Path(log))
+    if is_on_slurm():
+        slurm.finish(Path(STUDY), Path(log[0]))
