@@ -43,8 +43,8 @@ class SlurmStudy(Study):
     def command(self, *args: str) -> list[str]:
         """As a user types it, but that the status is asked for sooner than on a cluster that others share.
 
-        After every look that finds no job done, the plugin waits 10 s longer: 3, 13, 23 … s are soon enough for the jobs
-        of a disturbed training; the short jobs of a whole study, one after another, are done after 10 s.
+        After every look that finds no job done, the plugin waits 10 s longer: 3, 13, 23 … s suit those of a disturbed
+        training; the short jobs of a whole study, one after another, are done after 10 s.
         """
         seconds = "3" if str(MODEL) in args else "10"
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--snakefile", str(ROOT / "Snakefile")]
@@ -80,7 +80,11 @@ class SlurmStudy(Study):
     def _end(self, *args: str, good: bool) -> str:
         if args or not hasattr(self, "process"):
             self.start(*args)
-        code = self.process.wait(timeout=400)
+        try:
+            code = self.process.wait(timeout=400)
+        except subprocess.TimeoutExpired:
+            self.kill_snakemake()
+            raise
         text = (self.folder / "out.txt").read_text()
         del self.process
         assert (code == 0) == good, text[-5000:]
