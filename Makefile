@@ -8,7 +8,7 @@ PROFILE ?= profiles/local
 SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run report test test-quick lint docs bench bench-scaling horovod clean install
+.PHONY: run report test test-quick lint docs bench bench-scaling horovod clean install test-slurm
 
 run: $(VENV)/run
 	$(SNAKEMAKE)
@@ -38,7 +38,12 @@ test-quick: $(VENV)/ok
 
 test: $(VENV)/ok lint
 	tests/install-tools.sh
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not slurm and not distributed"
+
+# Several processes (DDP, Horovod) and a real Slurm cluster on this machine: root on Debian.
+test-slurm: $(VENV)/ok
+	tests/install-tools.sh clusters
+	$(BIN)/python -m pytest tests/distributed tests/slurm
 
 lint: $(VENV)/ok
 	$(BIN)/ruff check .

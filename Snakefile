@@ -17,6 +17,8 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/frames.smk"
 include: "workflow/rules/models.smk"

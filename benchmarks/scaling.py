@@ -193,7 +193,8 @@ def evaluate(rounds: dict[str, list[dict]]) -> dict:
 def print_tables(report: dict) -> None:
     print(
         f"\nconv2d, {report['n_atoms']} atoms, {report['parameters']:,} parameters, batch "
-        f"{report['batch_per_process']} per process, 1 thread each; median of {report['rounds']} rounds; {report['machine']}\n"
+        f"{report['batch_per_process']} per process, 1 thread each; median of {report['rounds']} rounds; "
+        f"{report['machine']}\n"
     )
     print("| way | ms per step | frames/s | of two independent | all-reduce of all gradients, ms |")
     print("|---|---|---|---|---|")

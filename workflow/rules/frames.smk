@@ -110,8 +110,8 @@ rule choose_informative_atoms:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         simulations=selection_records(TRAINING),
         options=options("featurize"),
@@ -162,8 +162,8 @@ rule featurize:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=grows(2000),
+        runtime=featurize_minutes,
     params:
         options=options("featurize"),
         code=code("featurize.py", "frames.py", "trajectory.py", "dcd.py", "periodic.py"),
@@ -214,8 +214,8 @@ rule compute_distances:
     conda:
         "../../envs/frames.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
     params:
         code=code("compute_distances.py", "distances.py", "kernels.py"),
     message:
@@ -240,8 +240,8 @@ rule compare_reference:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
     params:
         code=code("compare_reference.py"),
     message:

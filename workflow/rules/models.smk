@@ -42,10 +42,12 @@ rule train_model:
         "../../envs/learn.yaml"
     threads: train_threads
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=train_mb,
+        runtime=train_minutes,
+        disk_mb=1000,  # the default looks at sizes of inputs, too early for the launcher
     params:
         options=model_options,
+        launcher=training_launcher,
         code=model_code("train.py", "training.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
@@ -53,8 +55,8 @@ rule train_model:
     message:
         "Training {wildcards.model}, seed {wildcards.seed}"
     shell:
-        "python -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
-        " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log {log:q}"
+        "exec {params.launcher} -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
+        " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log-file {log:q}"
 
 
 rule embed:
@@ -71,8 +73,8 @@ rule embed:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=3000,
-        runtime=240,
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
     params:
         code=model_code("embed.py", "splits.py"),
     message:

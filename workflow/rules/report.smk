@@ -35,8 +35,8 @@ rule make_report:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=report_mb,
+        runtime=grows(60),
     params:
         options=json.dumps(CONFIG, sort_keys=True),
         models=report_models(),

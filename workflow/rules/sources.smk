@@ -8,12 +8,6 @@ SIMULATED = [name for name, row in SIMULATIONS.items() if "simulate" in row]
 FETCH_OPTIONS = options("fetch")
 
 
-localrules:
-    fetch_topology,
-    fetch_reference,
-    fetch_trajectory,
-
-
 def topology_uri(wildcards):
     return SIMULATIONS[wildcards.simulation]["topology"]
 
@@ -58,6 +52,7 @@ rule fetch_topology:
     wildcard_constraints:
         simulation=any_of(FETCHED),
         extension=r"\w+",
+    localrule: is_fetched_here("fetch_topology")
     conda:
         "../../envs/sources.yaml"
     resources:
@@ -82,6 +77,7 @@ rule fetch_reference:
         f"{STUDY}/logs/fetch/{{simulation}}.reference.{{extension}}.log",
     wildcard_constraints:
         extension=r"\w+",
+    localrule: is_fetched_here("fetch_reference")
     conda:
         "../../envs/sources.yaml"
     resources:
@@ -110,6 +106,7 @@ rule fetch_trajectory:
     wildcard_constraints:
         simulation=any_of(FETCHED),
         extension=r"\w+",
+    localrule: is_fetched_here("fetch_trajectory")
     conda:
         "../../envs/sources.yaml"
     resources:

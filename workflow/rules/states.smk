@@ -43,8 +43,8 @@ rule cluster:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=latent_mb,
+        runtime=latent_minutes,
     params:
         options=options("cluster"),
         code=code("cluster.py", "states.py", "latents.py", "representatives.py", "original_frames.py"),
@@ -72,8 +72,8 @@ rule evaluate:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=latent_mb,
+        runtime=latent_minutes,
     params:
         code=code("evaluate.py", "latents.py", "states.py"),
         folder=subpath(input.model, parent=True),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent.report import figures, methods, structures, study, tables
+from mdlatent.report import figures, methods, slurm, structures, study, tables
 from mdlatent.report.study import Study
 from mdlatent.report.tables import escape, show
 
@@ -45,7 +45,7 @@ def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_fr
             "headline": tables.headline(about["metrics"], families),
             "headline_note": escape(headline_note(found, options)),
             "sources": tables.sources(found.sources),
-            "timings": tables.timings(found.benchmarks) + tables.machine(about["metrics"]),
+            "timings": tables.timings(found.benchmarks) + tables.machine(about["metrics"]) + slurm.table(found.slurm),
             "versions": tables.versions(about),
             "config": escape(as_yaml(options)),
             "references": tables.references(methods.references(options, list(families.values())), found.sources),

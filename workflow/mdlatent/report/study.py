@@ -57,6 +57,7 @@ class Study:
     records: list[Row]  # of all runs, as evaluate wrote them
     sources: list[Row]  # one per fetched or simulated file, with `simulation`
     benchmarks: list[Row]  # one per job, with `rule` and `job`
+    slurm: list[Row]  # one per Slurm job of earlier runs; empty where there were none
 
 
 @contextlib.contextmanager
@@ -70,7 +71,9 @@ def read(folder: Path, wanted: Sequence[tuple[str, int]]) -> Iterator[Study]:
             for model, seed in wanted
             for record in files.read_json(demand(folder / "evaluation" / model / f"seed{seed}.json", "evaluate"))
         ]
-        yield Study(folder, store, files.read_json(index), runs, records, read_sources(folder), read_benchmarks(folder))
+        slurm = read_slurm(folder / "slurm_efficiency.csv")
+        measured = (read_sources(folder), read_benchmarks(folder), slurm)
+        yield Study(folder, store, files.read_json(index), runs, records, *measured)
 
 
 def read_run(folder: Path, model: str, seed: int) -> Run:
@@ -144,6 +147,11 @@ def read_benchmarks(folder: Path) -> list[Row]:
         for row in read_table(path, text=("h:m:s",), separator="\t"):
             found.append({"rule": rule, "job": job, **row})
     return found
+
+
+def read_slurm(path: Path) -> list[Row]:
+    """What each Slurm job asked for and used (see mdlatent.slurm)."""
+    return read_table(path, text=("run", "rule", "wildcards", "state", "nodes")) if path.is_file() else []
 
 
 def column(path: Path, name: str) -> np.ndarray:

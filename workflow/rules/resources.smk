@@ -1,0 +1,92 @@
+# What jobs ask for. It grows with the frames and atoms that a job has to do with, and with each attempt: a job that was
+# ended for want of memory or time asks for more when it is submitted again (`retries` of the profile).
+# A profile overrides any of it with `set-resources` and `set-threads`.
+
+
+def frames_and_atoms(index):
+    """(frames, atoms) of the frame store; Snakemake asks again when the file exists."""
+    about = json.loads(Path(index).read_text(encoding="utf-8"))
+    return about["n_frames"], about["n_atoms"]
+
+
+def matrix_mb(index):
+    """One number for each pair of atoms, a thousand times: what models and distances grow with."""
+    return 0.004 * frames_and_atoms(index)[1] ** 2
+
+
+def in_memory_mb(input):
+    """Frames that fit are kept in memory, up to 1 GB (feed.BUDGET_BYTES)."""
+    return min(1000, sum(Path(part).stat().st_size for part in input.parts) / 1e6)
+
+
+def featurize_minutes(wildcards, input, attempt):
+    """Five minutes and one for each 100 MB: what a busy shared file system still gives."""
+    return round((5 + Path(input.trajectory).stat().st_size / 100e6) * attempt)
+
+
+def train_mb(wildcards, input, attempt):
+    """Libraries and the activations of a step (training.STEP_BYTES), the frames, weights and their optimizer."""
+    return round((2500 + 2 * in_memory_mb(input) + 2 * matrix_mb(input.index)) * attempt)
+
+
+def train_minutes(wildcards, input):
+    """From 1 µs for each pair of atoms, frame and epoch (conv2d on one CPU core: 0.8), three times over.
+
+    At most a day, and no more for a second attempt: training goes on from its last checkpoint.
+    """
+    n_frames, n_atoms = frames_and_atoms(input.index)
+    epochs = configuration.train_settings(CONFIG, MODELS[wildcards.model])["epochs"]
+    return min(1440, round(30 + 3e-6 / 60 * n_atoms**2 * n_frames * epochs))
+
+
+def frames_mb(wildcards, input, attempt):
+    """Stages that pass over the frames of a simulation in pieces."""
+    return round((2000 + matrix_mb(input.index)) * attempt)
+
+
+def frames_minutes(wildcards, input, attempt):
+    """Half an hour, and 2 µs for each pair of atoms and frame."""
+    n_frames, n_atoms = frames_and_atoms(input.index)
+    return round((30 + 2e-6 / 60 * n_atoms**2 * n_frames) * attempt)
+
+
+def latent_mb(wildcards, input, attempt):
+    """Stages that hold the latent of all frames, and trees of neighbours on it."""
+    return round((2000 + 0.003 * frames_and_atoms(input.index)[0]) * attempt)
+
+
+def latent_minutes(wildcards, input, attempt):
+    """Half an hour, and 1 ms a frame."""
+    return round((30 + frames_and_atoms(input.index)[0] / 60e3) * attempt)
+
+
+def report_mb(wildcards, input, attempt):
+    """Labels of all frames of every run; the page itself holds at most `report.max_points`."""
+    return round((1500 + 0.0005 * frames_and_atoms(input.index)[0] * len(input.labels)) * attempt)
+
+
+def grows(value):
+    """`value`, once more with every attempt."""
+
+    def resource(wildcards, attempt):
+        return value * attempt
+
+    return resource
+
+
+def training_launcher(wildcards, resources):
+    """What starts a training on the resources that the profile gives the rule: see profiles/README.md.
+
+    A function of resources is no reason for Snakemake to train again when only they have changed.
+    """
+    if resources.get("mpi"):
+        return f"{resources.mpi} -n {resources.tasks} python"
+    processes = int(resources.get("processes") or resources.get("gpu") or 1)
+    return f"torchrun --standalone --nproc-per-node={processes}" if processes > 1 else "python"
+
+
+def is_fetched_here(rule_name):
+    """Downloads run where Snakemake runs, often the only place with a network, unless the profile gives the rule a
+    partition."""
+    asked = workflow.resource_settings.overwrite_resources or {}
+    return "slurm_partition" not in asked.get(rule_name, {})

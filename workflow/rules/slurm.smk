@@ -1,0 +1,25 @@
+# Only where Snakemake submits to Slurm: no job twice, and what the jobs asked for beside what they used.
+# Makes: slurm_efficiency.csv, in the report when that is made the next time.
+from mdlatent import slurm
+
+
+def is_on_slurm():
+    return type(workflow.executor_settings).__module__.startswith("snakemake_executor_plugin_slurm")
+
+
+onstart:
+    if is_on_slurm():
+        try:
+            slurm.begin(Path(STUDY), Path(log[0]))
+        except MdlatentError as error:
+            raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    if is_on_slurm():
+        slurm.finish(Path(STUDY), Path(log[0]))
+
+
+onerror:
+    if is_on_slurm():
+        slurm.finish(Path(STUDY), Path(log[0]))
