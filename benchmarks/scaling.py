@@ -36,8 +36,8 @@ def worker(frames: str, backend: str, output: str) -> None:
 
     me = launch.find()
     device = training.choose_device("cpu", 1)
-    with lifeline.together(me, Path(output)) as line, FrameStore(Path(frames)) as store:
-        group = parallel.start(backend, line, device)
+    together, store = lifeline.together(me, Path(output)), FrameStore(Path(frames))
+    with together as line, parallel.joined(backend, line, device) as group, store:
         torch.manual_seed(0)
         model = models.build("conv2d", store.n_atoms, DIM)
         model.prepare(store, np.arange(16))
@@ -66,7 +66,6 @@ def worker(frames: str, backend: str, output: str) -> None:
             "parameters": model.n_parameters,
         }
         Path(f"{output}.{group.rank}.{os.getpid()}.json").write_text(json.dumps(result))
-        group.shut_down()
 
 
 def measure(way: str, frames: Path, folder: Path) -> dict:
@@ -193,7 +192,8 @@ def evaluate(rounds: dict[str, list[dict]]) -> dict:
 def print_tables(report: dict) -> None:
     print(
         f"\nconv2d, {report['n_atoms']} atoms, {report['parameters']:,} parameters, batch "
-        f"{report['batch_per_process']} per process, 1 thread each; median of {report['rounds']} rounds; {report['machine']}\n"
+        f"{report['batch_per_process']} per process, 1 thread each; median of {report['rounds']} rounds; "
+        f"{report['machine']}\n"
     )
     print("| way | ms per step | frames/s | of two independent | all-reduce of all gradients, ms |")
     print("|---|---|---|---|---|")
