@@ -36,8 +36,8 @@ def worker(frames: str, backend: str, output: str) -> None:
 
     me = launch.find()
     device = training.choose_device("cpu", 1)
-    with lifeline.together(me, Path(output)) as line, FrameStore(Path(frames)) as store:
-        group = parallel.start(backend, line, device)
+    together, store = lifeline.together(me, Path(output)), FrameStore(Path(frames))
+    with together as line, parallel.joined(backend, line, device) as group, store:
         torch.manual_seed(0)
         model = models.build("conv2d", store.n_atoms, DIM)
         model.prepare(store, np.arange(16))
@@ -66,7 +66,6 @@ def worker(frames: str, backend: str, output: str) -> None:
             "parameters": model.n_parameters,
         }
         Path(f"{output}.{group.rank}.{os.getpid()}.json").write_text(json.dumps(result))
-        group.shut_down()
 
 
 def measure(way: str, frames: Path, folder: Path) -> dict:

@@ -29,13 +29,12 @@ def main(frames: str, output: str, text: str) -> None:
     wanted = json.loads(text)
     me = launch.find()
     device = training.choose_device("cpu", 1)
-    with lifeline.together(me, Path(output)) as line:
-        group = parallel.start(wanted["backend"], line, device)
+    together = lifeline.together(me, Path(output))
+    with together as line, parallel.joined(wanted["backend"], line, device) as group:
         if wanted["optimizer"] == "sgd":
             torch.optim.AdamW = Sgd
         results = [train(frames, group, wanted, n) for n in wanted["n_frames"]]
         torch.save(results, f"{output}.rank{group.rank}.pt")
-        group.shut_down()
 
 
 def train(frames: str, group: parallel.Group, wanted: dict, n: int) -> dict:

@@ -55,12 +55,10 @@ def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
     from mdlatent.training import choose_device
 
     device = choose_device(args.device, args.threads)
-    group = parallel.start(args.backend, line, device)
     model, metadata = models.load(args.model)
-    with FrameStore(args.frames) as store:
+    with parallel.joined(args.backend, line, device) as group, FrameStore(args.frames) as store:
         check_atoms(store, metadata, args.model)
         table = embed(store, model.to(device), args.simulation, metadata["split"], device, group)
-    group.shut_down()
     if not group.is_main:
         return
     with files.write_beside(args.output) as temporary:

@@ -11,21 +11,20 @@ another number of processes, sums are rounded differently.
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mdlatent.errors import ConfigError
+from mdlatent.errors import ConfigError, Interrupted
 from mdlatent.launch import Launch
 from mdlatent.lifeline import Line
 from mdlatent.models.base import LatentModel
 
-__all__ = ["BACKENDS", "Group", "choose", "start"]
+__all__ = ["Group", "choose", "joined"]
 
-BACKENDS = ("auto", "single", "ddp", "horovod")
 TIMEOUT_S = (
     1800.0  # for one exchange: a process that is gone is noticed much sooner (lifeline.py), one that hangs is not
 )
@@ -48,20 +47,29 @@ def choose(wanted: str, launch: Launch) -> str:
     return "ddp" if wanted == "auto" else wanted
 
 
-def start(wanted: str, line: Line, device: str) -> "Group":
-    """Join the other processes; `device` is cpu or cuda, where each process then has a GPU of its own.
+@contextlib.contextmanager
+def joined(wanted: str, line: Line, device: str) -> "Iterator[Group]":
+    """A group with the other processes for the time of the block; they part once all have finished, or all stopped.
+
+    `device` is cpu or cuda, where each process then has a GPU of its own.
 
     Raises ConfigError if Horovod is wanted and not installed, or if there are fewer GPUs than processes.
     """
     backend = choose(wanted, line.launch)
     if backend == "single":
-        return Group()
+        yield Group()
+        return
     if device == "cuda":
         torch.cuda.set_device(gpu_index(line.launch.local_rank, torch.cuda.device_count()))
     group = _Horovod(line, device) if backend == "horovod" else _Ddp(line, device)
     if device == "cuda":
         _refuse_shared_gpus(group, line)
-    return group
+    try:
+        yield group
+    except Interrupted:
+        group.shut_down()
+        raise
+    group.shut_down()
 
 
 def gpu_index(local_rank: int, n_visible: int) -> int:

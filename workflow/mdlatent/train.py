@@ -67,8 +67,8 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
     from mdlatent.training import choose_device
 
     device = choose_device(settings["device"], settings["threads"])
-    group = parallel.start(settings["backend"], line, device)
-    with FrameStore(args.frames) as store:
+    joined = parallel.joined(settings["backend"], line, device)
+    with joined as group, FrameStore(args.frames) as store:
         labels = np.concatenate([*splits.labels(store, values["split"]).values()])
         rows = {name: np.flatnonzero(labels == name) for name in ("train", "validation")}
         demand_batch(len(rows["train"]), entry["family"], settings["batch_size"])
@@ -84,7 +84,6 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
             model, notes = run(
                 store, rows, entry, settings, args.seed, device, args.output_dir, args.checkpoints, data, group, note
             )
-        group.shut_down()
         if not group.is_main:
             return
         notes["measured"] |= {"peak_memory_gb": peak_memory_gb(device), "seconds": round(time.monotonic() - start, 2)}
