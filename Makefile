@@ -8,7 +8,7 @@ PROFILE ?= profiles/local
 SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run report test test-quick lint docs bench clean install
+.PHONY: run report test test-quick test-slurm lint docs bench clean install
 
 run: $(VENV)/run
 	$(SNAKEMAKE)
@@ -39,6 +39,11 @@ test-quick: $(VENV)/ok
 test: $(VENV)/ok lint
 	tests/install-tools.sh
 	$(BIN)/python -m pytest tests
+
+# On a real Slurm cluster that the tests start on this machine (root, Debian), and stop.
+test-slurm: $(VENV)/ok
+	tests/install-tools.sh
+	$(BIN)/python -m pytest tests/slurm
 
 lint: $(VENV)/ok
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What Slurm jobs asked for beside what they used, one row per rule: the next run can ask for less, or must for more."""
+"""What Slurm jobs asked for beside what they used, a row per rule: the next run can ask for less, or must for more."""
 
 from collections.abc import Sequence
 from typing import Any
