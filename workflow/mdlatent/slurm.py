@@ -16,7 +16,7 @@ from typing import Any
 from mdlatent import files
 from mdlatent.errors import ConfigError
 
-__all__ = ["begin", "finish", "megabytes", "rows_of", "seconds"]
+__all__ = ["begin", "finish", "megabytes", "rows_of", "seconds", "submitted"]
 
 log = logging.getLogger("mdlatent")
 
@@ -29,7 +29,7 @@ COLUMNS = (
     "memory_asked_mb", "memory_used_mb",
 )  # fmt: skip
 _RUN = re.compile(r"SLURM run ID: (\S+)")
-_SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: [^)]*?/(?:rule_)?([^/)]+)(?:/([^/)]*))?/\d+\.log\)")
+_SUBMITTED = re.compile(r"SLURM jobid (\d+) \(log: .*/(?:rule_([^/]+)|(group_[^/]+))(?:/([^/]+))?/\1\.log\)")
 _UNITS = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
@@ -86,7 +86,7 @@ def _collect(study: Path, snakemake_log: Path, run: str) -> None:
     """Add the jobs of a run to the study's table."""
     path = study / "slurm_efficiency.csv"
     try:
-        jobs = {m[1]: (m[2], m[3] or "") for m in _SUBMITTED.finditer(snakemake_log.read_text(errors="replace"))}
+        jobs = submitted(snakemake_log.read_text(errors="replace"))
         if not jobs:
             return
         rows = [row for row in _read(path) if row["run"] != run]
@@ -122,17 +122,25 @@ def _sacct(numbers: list[str]) -> list[dict[str, str]]:
     return lines
 
 
+def submitted(text: str) -> dict[str, tuple[str, str]]:
+    """Number of each job that Snakemake's log names → (rule or group, wildcards)."""
+    return {found[1]: (found[2] or found[3], found[4] or "") for found in _SUBMITTED.finditer(text)}
+
+
 def rows_of(lines: list[dict[str, str]], jobs: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """One row per job from accounting's lines, a job's own followed by those of its steps.
 
-    `jobs` gives the rule and the wildcards of each number. Memory is the largest of any step's.
+    `jobs` gives the rule and the wildcards of each number. Memory is that of the batch script (Snakemake waits in it)
+    and of the largest step together, as Slurm counts it.
     """
     rows: dict[str, dict[str, Any]] = {}
+    used: dict[str, list[float]] = {}  # of steps, of the batch script
     for line in lines:
         number, _, step = line["JobIDRaw"].partition(".")
         if number not in jobs:
             continue
         if not step:
+            used[number] = [0.0, 0.0]
             rows[number] = {
                 "job_id": number,
                 "rule": jobs[number][0],
@@ -145,12 +153,10 @@ def rows_of(lines: list[dict[str, str]], jobs: dict[str, tuple[str, str]]) -> li
                 "elapsed_s": round(seconds(line["Elapsed"])),
                 "cpu_s": round(seconds(line["TotalCPU"]), 1),
                 "memory_asked_mb": _asked_mb(line),
-                "memory_used_mb": 0,
             }
         elif number in rows:
-            row = rows[number]
-            row["memory_used_mb"] = max(row["memory_used_mb"], round(megabytes(line["MaxRSS"])))
-    return list(rows.values())
+            used[number][step == "batch"] = max(used[number][step == "batch"], megabytes(line["MaxRSS"]))
+    return [{**row, "memory_used_mb": round(sum(used[number]))} for number, row in rows.items()]
 
 
 def _asked_mb(line: dict[str, str]) -> int:

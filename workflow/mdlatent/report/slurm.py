@@ -1,4 +1,4 @@
-"""What the jobs of a study asked Slurm for and what they used, for the page (made of slurm_efficiency.csv)."""
+"""What Slurm jobs asked for beside what they used, a row per rule: the next run can ask for less, or must for more."""
 
 from collections.abc import Sequence
 from typing import Any
