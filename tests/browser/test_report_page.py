@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from conftest import missing
 from report_study import small_study  # noqa: F401  (a fixture)
+from support import missing
 
 pytestmark = pytest.mark.browser
 
