@@ -136,7 +136,7 @@ def time_limit(cluster: Cluster, local: Path, folder: Path) -> None:
     other = Study(with_frames(folder.with_name("time_enough"), folder))
     study.start()
     run("scontrol", "update", f"JobId={study.job_in_training()}", f"EndTime={datetime.now():%Y-%m-%dT%H:%M:%S}")
-    other.run(str(MODEL))
+    other.run("--keep-going", str(MODEL))
     assert "told to stop" in study.finish()
     assert study.states() == ["TIMEOUT", "COMPLETED"]
     assert study.went_on()
