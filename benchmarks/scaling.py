@@ -125,7 +125,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench" / "scaling.json")
     args = parser.parse_args()
     if args.worker:
+        from mdlatent import lifeline
+
         worker(*args.worker)
+        lifeline.leave(0)
         return
 
     from frame_store import chain, write_store

@@ -55,3 +55,4 @@ def train(frames: str, group: parallel.Group, wanted: dict, n: int) -> dict:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    lifeline.leave(0)

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import yaml
@@ -78,7 +79,6 @@ def test_the_check_sum_tells_a_frame_twice_from_two_frames():
 
 @WAYS
 def test_one_process_killed_ends_the_others_soon(arguments, tmp_path, launcher, backend):
-    """Twice: by the launcher's means, and without it, for under srun nobody else may end them."""
     need(launcher, backend)
     process = start(launcher, "mdlatent.train", arguments(tmp_path, epochs=100_000, backend=backend))
     wait_until(has_checkpoint(tmp_path), process)
@@ -86,20 +86,17 @@ def test_one_process_killed_ends_the_others_soon(arguments, tmp_path, launcher, 
     os.kill(pids[1], signal.SIGKILL)
     killed = time.monotonic()
     finish(process, None, timeout_s=60)
-    assert time.monotonic() - killed < 60
-    assert not any(alive(pid) for pid in pids)
+    while any(alive(pid) for pid in pids):  # mpirun does not wait for them
+        assert time.monotonic() - killed < 60
+        time.sleep(0.1)
     assert not (tmp_path / "out" / "model.pt").exists()
 
 
 def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def by_hand(arguments, backend, n=2):
+def by_hand(arguments, n=2):
     """As srun starts a step, but nobody looks after the processes."""
     step = {"SLURM_STEP_NUM_TASKS": str(n), "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
     step |= {"SLURMD_NODENAME": "here"}
@@ -113,7 +110,7 @@ def by_hand(arguments, backend, n=2):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_without_a_launcher_nobody_waits_for_the_dead(arguments, tmp_path, backend, victim):
     need("python", backend)
-    processes = by_hand(arguments(tmp_path, epochs=100_000, backend=backend), backend)
+    processes = by_hand(arguments(tmp_path, epochs=100_000, backend=backend))
     wait_until(has_checkpoint(tmp_path), processes[0])
     processes[victim].kill()
     killed = time.monotonic()
@@ -175,7 +172,7 @@ def test_told_to_stop_and_started_again_the_bits_are_the_same(
 
 
 def test_the_exit_code_asks_to_be_run_again(arguments, tmp_path):
-    processes = by_hand(arguments(tmp_path, epochs=100_000), "ddp")
+    processes = by_hand(arguments(tmp_path, epochs=100_000))
     wait_until(has_checkpoint(tmp_path), processes[0])
     processes[0].terminate()
     for process in processes:

@@ -220,7 +220,7 @@ class _Ddp(_Several):
         return box[0]
 
     def shut_down(self) -> None:
-        self._dist.destroy_process_group()
+        """Nothing: to destroy the group can wait for ever (see `lifeline.leave`); it ends with the process."""
 
 
 class _Horovod(_Several):

@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mdlatent import lifeline
 from mdlatent.errors import ConfigError, Interrupted, MdlatentError
 
 log = logging.getLogger("mdlatent")
@@ -101,10 +103,21 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
     A defect of the program keeps its traceback: that is for us, not for the user.
     """
     try:
+        _run(main, argv)
+    except SystemExit as end:
+        lifeline.leave(end.code if isinstance(end.code, int) else 1)
+        raise
+    except BaseException:
+        lifeline.leave(1, traceback.format_exc())
+        raise
+    lifeline.leave(0)
+
+
+def _run(main: Callable[[list[str] | None], None], argv: list[str] | None) -> None:
+    try:
         main(argv)
     except Interrupted as stop:
         log.warning("%s", stop)
-        logging.shutdown()
         sys.exit(EXIT_RUN_AGAIN)
     except MdlatentError as error:
         _say(str(error))
