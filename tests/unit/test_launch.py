@@ -23,6 +23,12 @@ OPENMPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_
 HOROVODRUN = {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "3", "HOROVOD_LOCAL_RANK": "0"}
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """What is tested here in threads is done by processes of their own, which end at once (`lifeline.leave`)."""
+    monkeypatch.setattr(lifeline, "_met", False)
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
