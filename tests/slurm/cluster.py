@@ -8,6 +8,7 @@ touched. What a killed test run left behind is stopped and removed at the next s
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -57,6 +58,8 @@ class Cluster:
     def start(self) -> None:
         if reason := why_not():
             raise RuntimeError(reason)
+        self._lock = open("/var/tmp/mdlatent-test-cluster.lock", "w", encoding="utf-8")  # noqa: SIM115
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # of another test run; the system frees that of a killed one
         self.stop()
         for name in ("state", "log", "run", "gpu", *(f"spool/{node}" for node in NODES)):
             (HOME / name).mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,7 @@ class Cluster:
     def stop(self) -> None:
         """End what runs, remove what was written."""
         if not HOME.exists():
-            return
+            return  # the lock file stays: two runs would else lock two files of that name
         for node in NODES:
             self.kill_node(node)
         for name in ("slurmctld", "slurmdbd", "mariadb", "munged"):
