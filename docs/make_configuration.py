@@ -65,6 +65,10 @@ def page() -> str:
             " ".join(rule.get("description", "").split()) + (f" ({what})" if what else "") + ".",
         ]
         text += ["", *rows(inner["properties"], inner.get("required", []))]
+        if name == "models":
+            for family, rule in schema["$defs"].items():
+                text += ["", f"### family `{family}`", "", " ".join(rule["description"].split()) + "."]
+                text += ["", *rows(rule["properties"], [])] if rule["properties"] else ["", "It has no `options`."]
     return "\n".join(text) + "\n"
 
 

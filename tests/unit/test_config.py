@@ -173,3 +173,24 @@ def test_the_page_about_the_configuration_agrees_with_the_schema():
 def test_keys_of_the_demo_are_commented():
     text = (ROOT / "config.yaml").read_text()
     assert yaml.safe_load(text)["study"] == "trpcage"
+
+
+def test_families_are_the_same_everywhere():
+    import inspect
+
+    from mdlatent import models
+    from mdlatent.model_names import DIRECT
+
+    assert set(config.schema()["$defs"]) == set(models.FAMILIES)
+    enum = config.schema()["properties"]["models"]["items"]["properties"]["family"]["enum"]
+    assert set(enum) == set(models.FAMILIES)
+    assert {name for name in enum if models.family_class(name).fitted == "direct"} == set(DIRECT)
+    for family, rules in config.schema()["$defs"].items():
+        arguments = list(inspect.signature(models.family_class(family)).parameters)
+        assert arguments[2:] == list(rules["properties"]), family
+
+
+def test_unknown_options_of_a_family_are_refused(demo):
+    demo["models"][0]["options"] = {"widht": 3}
+    with pytest.raises(ConfigError, match=r"unknown key 'widht' in 'models\.0\.options'"):
+        config.resolve(demo, [ROOT / "config.yaml"])

@@ -70,10 +70,11 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
         if "simulate" in row:
             row.setdefault("time_step_ps", values["simulate"]["save_interval_ps"])
             row.setdefault("temperature_k", values["simulate"]["temperature_k"])
-    for model in values["models"]:
+    for number, model in enumerate(values["models"]):
         model["name"] = model_name(model)
         model["train"] = _with_exponents(model["train"], schema()["properties"]["train"])
-        _raise(_mistakes(model["train"], schema()["properties"]["train"], lines, ("models", "train")))
+        _raise(_mistakes(model["train"], schema()["properties"]["train"], lines, ("models", number, "train")))
+        _fill_options(model, lines, ("models", number, "options"))
     _raise(_cross_checks(values, lines))
     return values
 
@@ -84,7 +85,25 @@ def validate_part(values: dict[str, Any]) -> dict[str, Any]:
     values = _with_exponents(values, part)
     _raise(_mistakes(values, part, Lines(())))
     known = {name: rule for name, rule in schema()["properties"].items() if name in values}
-    return _with_defaults(copy.deepcopy(values), {**part, "properties": known})
+    values = _with_defaults(copy.deepcopy(values), {**part, "properties": known})
+    for number, model in enumerate(values.get("models", [])):
+        _fill_options(model, Lines(()), ("models", number, "options"))
+    return values
+
+
+def family_options(family: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model family, validated and with their defaults filled in. Raises ConfigError."""
+    model: dict[str, Any] = {"family": family, "options": copy.deepcopy(options)}
+    _fill_options(model, Lines(()), ("options",))
+    return model["options"]
+
+
+def _fill_options(model: dict[str, Any], lines: "Lines", place: KeyPath) -> None:
+    """Validate a model's `options` against its family's own schema, and fill in the defaults, in place."""
+    rules = schema()["$defs"][model["family"]]
+    options = _with_exponents(model["options"], rules)
+    _raise(_mistakes(options, rules, lines, place))
+    model["options"] = _with_defaults(options, rules)
 
 
 def train_settings(values: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from typing import Any
 
 from mdlatent.errors import ConfigError
 
+# Families fitted in one step, without randomness: one seed stands for all. They are the baselines.
+DIRECT = ("pca_distances",)
+
 
 def model_name(entry: dict[str, Any]) -> str:
     """Name of one entry of the section `models`: its own `name`, else `<family>-d<latent_dim>`.

@@ -102,6 +102,7 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
         "family": model.family,
         "latent_dim": model.latent_dim,
         "n_atoms": model.n_atoms,
+        "options": model.options,
         "seed": args.seed,
         "n_frames": {name: len(some) for name, some in rows.items()},
         "train": settings,
@@ -146,13 +147,13 @@ def run(
     group = group or Group()
     share: dict[str, Any] = {"device": device, "rank": group.rank, "size": group.size}
     torch.manual_seed(seed)
-    model = models.build(entry["family"], store.n_atoms, entry["latent_dim"])
+    model = models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
     log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
     batch_size = settings["batch_size"]
     feed = Feed(store, rows["train"], batch_size, seed, **share)
     validation = Feed(store, rows["validation"], batch_size, shuffle=False, **share)
     history = output_dir / "history.csv"
-    key = key_of(entry["family"], entry["latent_dim"], _effective(settings), seed, data, __version__)
+    key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
     if model.fitted == "direct":
         start, cpu = time.monotonic(), time.process_time()
         if group.is_main:

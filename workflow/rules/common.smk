@@ -14,6 +14,7 @@ sys.path.insert(0, str(PACKAGE))
 from mdlatent import check, sources
 from mdlatent import config as configuration
 from mdlatent.errors import MdlatentError
+from mdlatent.model_names import DIRECT
 
 # The package needs no installation on a compute node, only its dependencies: those of the Python that runs Snakemake,
 # unless conda or a container brings its own.
@@ -116,7 +117,7 @@ def stored_distances():
 
 def seeds(model):
     """Seeds of a model; one that is fitted in one step has no randomness, so the first seed stands for all."""
-    return CONFIG["seeds"][:1] if MODELS[model]["family"].startswith("pca") else CONFIG["seeds"]
+    return CONFIG["seeds"][:1] if MODELS[model]["family"] in DIRECT else CONFIG["seeds"]
 
 
 def runs(pattern):

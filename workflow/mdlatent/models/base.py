@@ -22,7 +22,10 @@ class LatentModel(nn.Module):
     """A map from the coordinates of N atoms (nm) to a point in d dimensions, and back to pair distances (nm).
 
     A family sets `family` and `fitted` ("gradient": trained step by step with `loss`; "direct": computed by `fit`)
-    and implements `encode` and `decode`. Distances are packed: the upper triangle of the matrix, row by row.
+    and implements `encode` and `decode`, or `encode` and `decode_coordinates`. Its options are keyword arguments after
+    `latent_dim`, described in `$defs` of the schema of configurations.
+
+    Distances are packed: the upper triangle of the matrix, row by row.
     """
 
     family: ClassVar[str]
@@ -74,7 +77,17 @@ class LatentModel(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latent (B, d) → pair distances (B, N(N−1)/2) in nm."""
-        raise NotImplementedError
+        coordinates = self.decode_coordinates(z)
+        if coordinates is None:
+            raise NotImplementedError
+        return distances.packed_torch(coordinates)
+
+    def decode_coordinates(self, z: Tensor) -> Tensor | None:
+        """Latent (B, d) → coordinates (B, N, 3) in nm, in any position and orientation but of the right hand.
+
+        None for families that decode to distances only: `structures` makes coordinates of those.
+        """
+        return None
 
     def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch (B, N, 3) in nm: `loss`, `reconstruction`, `kl_nats` (scalars, means over the frames) and

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mdlatent.model_names import DIRECT
+
 Row = dict[str, Any]
 Scale = tuple[float, float]
 
@@ -110,7 +112,7 @@ def headline(records: Sequence[Row], families: dict[str, str]) -> str:
 
 def is_baseline(family: str) -> bool:
     """Whether a family is there to compare with."""
-    return family.startswith(("pca", "tica"))
+    return family in DIRECT
 
 
 def _headline_row(kind: str, name: str, records: Sequence[Row], metrics: dict[str, Any], scale: Scale) -> str:
