@@ -1,5 +1,6 @@
 """A cheap variant of the demo study, run as Slurm jobs; trainings that can be watched and disturbed."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from cluster import Cluster, wait_for
 
 from support import ROOT
@@ -26,18 +28,29 @@ VALUES = {
 }
 RESULTS = Path("results/small")
 MODEL = RESULTS / "models/conv2d-d2/seed0/model.pt"
+LATENT = RESULTS / "latent/conv2d-d2/seed0/trpcage.parquet"
+LABELS = RESULTS / "clusters/conv2d-d2/seed0/labels.parquet"
 CHECKPOINTS = RESULTS / "checkpoints/conv2d-d2/seed0"
 LOG = RESULTS / "logs/train_model/conv2d-d2.seed0.log"
 COMMENT = "rule_train_model_wildcards_conv2d"
 
 
 class SlurmStudy(Study):
-    """A study in a folder of its own with the link to the profile that the top folder has."""
+    """A study in a folder of its own with the link to the profile that the top folder has.
 
-    def __init__(self, folder: Path, cluster: Cluster):
+    With a `layout`, resources of several processes, the profile is a copy in which training and mapping have it.
+    """
+
+    def __init__(self, folder: Path, cluster: Cluster, target: Path = MODEL, **layout: int | str):
         super().__init__(folder)
-        self.cluster = cluster
-        if not (folder / "slurm").exists():
+        self.cluster, self.target = cluster, target
+        if layout:
+            profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+            for rule in ("train_model", "embed"):
+                profile["set-resources"].setdefault(rule, {}).update(layout)
+            (folder / "slurm").mkdir(exist_ok=True)
+            (folder / "slurm" / "config.yaml").write_text(yaml.safe_dump(profile))
+        elif not (folder / "slurm").exists():
             (folder / "slurm").symlink_to(ROOT / "slurm")
 
     def command(self, *args: str) -> list[str]:
@@ -46,7 +59,7 @@ class SlurmStudy(Study):
         After every look that finds no job done, the plugin waits 10 s longer: 3, 13, 23 … s suit those of a disturbed
         training; the short jobs of a whole study, one after another, are done after 10 s.
         """
-        seconds = "3" if str(MODEL) in args else "10"
+        seconds = "3" if str(self.target) in args else "10"
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--configfile", str(self.config), "--slurm-init-seconds-before-status-checks", seconds]
         return command + list(args)
@@ -60,10 +73,10 @@ class SlurmStudy(Study):
     # --- one training, the frames being there already --------------------------------------------------------------
 
     def start(self, *args: str) -> None:
-        """Start to train one model."""
+        """Start to train one model (or what the target is)."""
         with open(self.folder / "out.txt", "wb") as out:
             self.process = subprocess.Popen(
-                self.command(str(MODEL), *args),
+                self.command(str(self.target), *args),
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
@@ -114,6 +127,12 @@ class SlurmStudy(Study):
     def went_on(self) -> bool:
         """Whether the last training went on from a checkpoint."""
         return "going on from" in (self.folder / LOG).read_text()
+
+
+def rank_logs(folder: Path) -> list[list[dict]]:
+    """What each of two processes noted, see `train.rank_log`."""
+    logs = [folder / LOG.with_name(f"{LOG.name}.rank{rank}.jsonl") for rank in (0, 1)]
+    return [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
 
 
 def new_study(folder: Path, source: Path) -> Path:

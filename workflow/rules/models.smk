@@ -47,7 +47,7 @@ rule train_model:
         disk_mb=1000,  # the default looks at sizes of inputs, too early for the launcher
     params:
         options=model_options,
-        launcher=training_launcher,
+        launcher=launcher,
         code=model_code("train.py", "training.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
@@ -75,10 +75,12 @@ rule embed:
     resources:
         mem_mb=frames_mb,
         runtime=frames_minutes,
+        disk_mb=1000,
     params:
+        launcher=launcher,
         code=model_code("embed.py", "splits.py"),
     message:
         "Mapping {wildcards.simulation} with {wildcards.model}, seed {wildcards.seed}"
     shell:
-        "python -m mdlatent.embed --frames {input.index:q} --model {input.model:q} --simulation {wildcards.simulation}"
-        " --output {output:q} --log {log:q}"
+        "exec {params.launcher} -m mdlatent.embed --frames {input.index:q} --model {input.model:q}"
+        " --simulation {wildcards.simulation} --output {output:q} --log-file {log:q}"

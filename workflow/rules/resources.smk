@@ -74,8 +74,8 @@ def grows(value):
     return resource
 
 
-def training_launcher(wildcards, resources):
-    """What starts a training on the resources that the profile gives the rule: see profiles/README.md.
+def launcher(wildcards, resources):
+    """What starts a training or mapping on the resources that the profile gives its rule: see profiles/README.md.
 
     A function of resources is no reason for Snakemake to train again when only they have changed.
     """
