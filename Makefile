@@ -37,8 +37,8 @@ test-quick: $(VENV)/ok
 	$(BIN)/python -m pytest tests/unit
 
 test: $(VENV)/ok lint
-	tests/install-tools.sh
-	$(BIN)/python -m pytest tests -m "not slurm and not distributed"
+	tests/install-tools.sh clusters
+	$(BIN)/python -m pytest tests
 
 # Several processes (DDP, Horovod) and a real Slurm cluster on this machine: root on Debian.
 test-slurm: $(VENV)/ok

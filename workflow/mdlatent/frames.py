@@ -10,8 +10,8 @@ import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,16 @@ class FrameStore:
                 f"{index}: lists {self._edges[-1]} frames in parts, but {self.n_frames} in all; make it again"
             )
         self._handles: OrderedDict[int, Any] = OrderedDict()
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all parts, in order of their rows."""
+        return [part.file for part in self._parts]
+
+    def read_from(self, files: Sequence[Path]) -> None:
+        """From now on read coordinates from these files, copies of `files` in the same order."""
+        self.close()
+        self._parts = [replace(part, file=file) for part, file in zip(self._parts, files, strict=True)]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` (exclusive): (k, atoms, 3), float32, nm."""

@@ -48,6 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for model.pt, history.csv, config.yaml")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, kept until it is done")
+    parser.add_argument(
+        "--scratch",
+        default="",
+        help="folder on this node's own disk, to which frames that do not fit in memory are copied; empty: none",
+    )
     stage.add_options(parser)
     args = parser.parse_args(argv)
     me = launch.find()
@@ -64,11 +69,12 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
 
     from mdlatent import parallel, splits
     from mdlatent.frames import FrameStore
+    from mdlatent.staging import staged
     from mdlatent.training import choose_device
 
     device = choose_device(settings["device"], settings["threads"])
     joined = parallel.joined(settings["backend"], line, device)
-    with joined as group, FrameStore(args.frames) as store:
+    with joined as group, FrameStore(args.frames) as store, staged(store, args.scratch, line.launch):
         labels = np.concatenate([*splits.labels(store, values["split"]).values()])
         rows = {name: np.flatnonzero(labels == name) for name in ("train", "validation")}
         demand_batch(len(rows["train"]), entry["family"], settings["batch_size"])

@@ -22,6 +22,11 @@ def model_code(*modules):
     return digest
 
 
+def scratch(wildcards, resources):
+    """A folder on the node's own disk, if the profile offers one; its variables are those of the node."""
+    return f'--scratch "{resources.scratch}"' if resources.get("scratch") else ""
+
+
 def training_parts(wildcards):
     return [file for name in TRAINING for file in stored_parts(name)]
 
@@ -48,6 +53,7 @@ rule train_model:
     params:
         options=model_options,
         launcher=launcher,
+        scratch=scratch,
         code=model_code("train.py", "training.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
@@ -57,6 +63,7 @@ rule train_model:
     shell:
         "exec {params.launcher} -m mdlatent.train --frames {input.index:q} --model {wildcards.model} --seed {wildcards.seed}"
         " --options {params.options:q} --output-dir {params.folder:q} --checkpoints {params.checkpoints:q} --log-file {log:q}"
+        " {params.scratch}"
 
 
 rule embed:
