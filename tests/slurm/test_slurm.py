@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -245,7 +246,7 @@ def disk_is_full(cluster: Cluster, local: Path, folder: Path) -> None:
 # --- stories of several processes: the results are those of two processes without Slurm ----------------------------
 
 NODES = {"nodes": 2, "tasks": 2, "mpi": "srun", "slurm_extra": "'--gpus-per-node=1 --signal=TERM@60'"}
-GPUS = {"gpu": 2, "cpus_per_task": 2}
+GPUS = {"nodes": 1, "gpu": 2, "cpus_per_task": 2}
 
 
 def assert_as_the_pair(study: SlurmStudy, pair: Path) -> None:
@@ -365,6 +366,6 @@ def test_the_controller_is_away_for_30_seconds(cluster, training, local):
 
 
 def test_the_profile_is_found_in_the_top_folder(cluster):
-    command = ["snakemake", "--profile", "slurm", "--dry-run", "--quiet"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", "--quiet"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
