@@ -94,7 +94,7 @@ class SlurmStudy(Study):
         if args or not hasattr(self, "process"):
             self.start(*args)
         try:
-            code = self.process.wait(timeout=400)
+            code = self.process.wait(timeout=600)
         except subprocess.TimeoutExpired:
             self.kill_snakemake()
             raise
