@@ -70,8 +70,8 @@ def test_rmsd_in_angstrom_from_coordinates_and_from_distances():
     true, random = globules(15, 10), np.random.default_rng(0)
     decoded = true + random.normal(scale=0.01, size=true.shape).astype(np.float32)
     z = torch.zeros(15, 2)
-    direct = structure.held_out_rmsd(Decoder(decoded, False), z, true, true[0])
-    by_distances = structure.held_out_rmsd(Decoder(decoded, True), z, true, true[0])
+    direct = structure.held_out_rmsd(Decoder(decoded, False), z, distances.packed(decoded), true, true[0])
+    by_distances = structure.held_out_rmsd(Decoder(decoded, True), z, distances.packed(decoded), true, true[0])
     assert 0.1 < direct.mean() < 0.2  # 0.01 nm in each of three directions, less what the superposition takes
     np.testing.assert_allclose(by_distances, direct, rtol=0.02)
 

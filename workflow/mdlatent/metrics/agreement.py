@@ -15,12 +15,19 @@ NOISE = -1
 
 def contingency(one: np.ndarray, two: np.ndarray, noise: bool = False) -> np.ndarray:
     """Number of frames with the i-th label of `one` and the j-th of `two`: (k, l) int64."""
+    return contingencies(one, two, np.zeros(len(one), np.int64), noise)[0]
+
+
+def contingencies(one: np.ndarray, two: np.ndarray, blocks: np.ndarray, noise: bool = False) -> np.ndarray:
+    """`contingency` of each block of time, (n_blocks, k, l) int64; `blocks` (n,) numbers that of each frame."""
+    n_blocks = int(blocks.max(initial=0)) + 1
     if not noise:
         keep = (one != NOISE) & (two != NOISE)
-        one, two = one[keep], two[keep]
+        one, two, blocks = one[keep], two[keep], blocks[keep]
     rows, i = np.unique(one, return_inverse=True)
     columns, j = np.unique(two, return_inverse=True)
-    return np.bincount(i * len(columns) + j, minlength=len(rows) * len(columns)).reshape(len(rows), len(columns))
+    shape = (n_blocks, len(rows), len(columns))
+    return np.bincount((blocks * shape[1] + i) * shape[2] + j, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def adjusted_rand(table: np.ndarray) -> float:

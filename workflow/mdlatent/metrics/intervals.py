@@ -43,6 +43,15 @@ def bootstrap_frames(
     return _percentiles(np.array([statistic(np.concatenate([groups[k] for k in some])) for some in drawn]))
 
 
+def bootstrap_sums(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], float], n_resamples: int = 500
+) -> Interval | None:
+    """As `block_bootstrap` for any statistic of a sum over blocks, as of tables of counts (n_blocks, …)."""
+    if len(sums) < 2:
+        return None
+    return _percentiles(np.array([statistic(sums[some].sum(0)) for some in _draws(len(sums), n_resamples)]))
+
+
 def block_jackknife(statistic: Callable[[np.ndarray], float], n_blocks: int) -> Interval | None:
     """95 % interval of a statistic that the repetition of blocks would bias: value ± t · s, from leaving blocks out.
 

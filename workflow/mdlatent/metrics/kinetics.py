@@ -41,7 +41,7 @@ class Moments:
 
 
 def lagged_moments(runs: Sequence[np.ndarray], lag: int) -> Moments | None:
-    """Moments of the pairs `lag` frames apart within runs, each (k, d), by about ten blocks of time; None without pairs.
+    """Moments of pairs `lag` frames apart within runs, (k, d) each, by about ten blocks of time; None without pairs.
 
     Values are shifted by their common mean before they are squared, for the sake of rounding.
     """

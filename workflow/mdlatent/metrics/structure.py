@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 ANGSTROM_PER_NM = 10.0
 
 
-def held_out_rmsd(model: "LatentModel", z: "Tensor", true_nm: np.ndarray, reference_nm: np.ndarray) -> np.ndarray:
+def held_out_rmsd(
+    model: "LatentModel", z: "Tensor", packed_nm: np.ndarray, true_nm: np.ndarray, reference_nm: np.ndarray
+) -> np.ndarray:
     """Root mean squared distance (k,) in Å of decoded structures to true ones (k, n, 3), best superposed.
 
-    `z` (k, d) are the latents of the true frames. A model that decodes distances only gives structures by
-    multidimensional scaling, of the hand that lies nearer to `reference_nm` (n, 3), a structure of the training.
+    `z` (k, d) are the latents of the true frames and `packed_nm` (k, pairs) the distances decoded from them: a model
+    that decodes nothing else gives structures by multidimensional scaling, of the hand that lies nearer to
+    `reference_nm` (n, 3), a structure of the training.
     """
     import torch
 
     with torch.no_grad():
         decoded = model.decode_coordinates(z)
-        if decoded is None:
-            decoded = torch.from_numpy(from_distances(model.decode(z).numpy(), reference_nm))
-    return rmsd(decoded.numpy(), true_nm) * ANGSTROM_PER_NM
+    found = from_distances(packed_nm, reference_nm) if decoded is None else decoded.numpy()
+    return rmsd(found, true_nm) * ANGSTROM_PER_NM
 
 
 def from_distances(packed_nm: np.ndarray, reference_nm: np.ndarray) -> np.ndarray:
