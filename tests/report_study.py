@@ -39,7 +39,7 @@ class ReportStudy:
         run(write_report, study_dir=self.folder, options=options, output=self.page, summary=self.summary)
         return self.page.read_text(encoding="utf-8")
 
-    def cluster(self, model: str, **options: int) -> None:
+    def cluster(self, model: str, **options: int | str) -> None:
         """Find states and measure again, with other settings."""
         index = self.folder / "frames" / "index.json"
         models, latent, clusters = (self.folder / name / model / "seed0" for name in ("models", "latent", "clusters"))

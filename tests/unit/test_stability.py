@@ -19,7 +19,7 @@ def planted(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_planted_states_are_found_without_parameters():
-    z, truth = planted(800)
+    z, truth = planted(600)
     choice = stability.choose(z, AUTO)
     found = states.find_states(z, choice.options)
     assert found.n_states == 2
@@ -34,7 +34,7 @@ def test_planted_states_are_found_without_parameters():
 
 
 def test_the_choice_has_the_largest_score():
-    z, _ = planted(1000, 1)
+    z, _ = planted(400, 1)
     choice = stability.choose(z, AUTO)
     row = next(row for row in choice.table if row["chosen"])
     assert row["score"] == max(row["score"] for row in choice.table)
@@ -54,15 +54,15 @@ def test_a_small_state_far_away_is_kept():
 
 
 def test_one_basin_is_not_cut_by_the_most_daring_parameters():
-    z = np.random.default_rng(0).normal(size=(2000, 3))
+    z = np.random.default_rng(0).normal(size=(1000, 3))
     choice = stability.choose(z, AUTO)
     assert max(row["score"] for row in choice.table) < stability.STABLE
-    assert (choice.options["min_cluster_size"], choice.options["min_samples"]) == (100, 25)
+    assert (choice.options["min_cluster_size"], choice.options["min_samples"]) == (50, 25)
     assert states.find_states(z, choice.options).n_states == 0
 
 
 def test_given_numbers_stay():
-    z, _ = planted(600)
+    z, _ = planted(300)
     choice = stability.choose(z, {**AUTO, "min_cluster_size": 33})
     assert {row["min_cluster_size"] for row in choice.table} == {33}
     assert {row["min_samples"] for row in choice.table} == {5, 10, 25}
@@ -72,7 +72,7 @@ def test_given_numbers_stay():
 
 
 def test_cost_is_bounded_and_parameters_are_scaled(monkeypatch):
-    monkeypatch.setattr(stability, "MAX_FRAMES", 500)
+    monkeypatch.setattr(stability, "MAX_FRAMES", 250)
     seen = []
     find = states.find_states
 
@@ -81,13 +81,13 @@ def test_cost_is_bounded_and_parameters_are_scaled(monkeypatch):
         return find(z, options, trees)
 
     monkeypatch.setattr(states, "find_states", spy)
-    z, _ = planted(2000)
+    z, _ = planted(1000)
     choice = stability.choose(z, AUTO)
-    assert max(n for n, _, _ in seen) == choice.n_frames == 500
-    assert {row["min_cluster_size"] for row in choice.table} == {10, 20, 40, 100}
+    assert max(n for n, _, _ in seen) == choice.n_frames == 250
+    assert {row["min_cluster_size"] for row in choice.table} == {5, 10, 20, 50}
     assert {row["min_samples"] for row in choice.table} == {20, 40, 100}
-    assert {samples for n, _, samples in seen if n == 500} == {5, 10, 25}
-    assert len(stability.thinned(10**6)) == 500
+    assert {samples for n, _, samples in seen if n == 250} == {5, 10, 25}
+    assert len(stability.thinned(10**6)) == 250
     assert stability.thinned(3).tolist() == [0, 1, 2]
 
 

@@ -112,7 +112,8 @@ rule fit_tica:
         runtime=frames_minutes,
     params:
         options=options("split", evaluate=lags()),
-        dim=max(model["latent_dim"] for model in MODELS.values()),
+        # Ten at least, so that a model with a few more dimensions is no reason to measure all others again.
+        dim=max(10, *(model["latent_dim"] for model in MODELS.values())),
         code=code("fit_tica.py", "held_out.py", "metrics/kinetics.py", "models/pca_distances.py", "splits.py"),
     message:
         "Fitting the slowest linear coordinates, to compare models with"

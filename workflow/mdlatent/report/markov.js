@@ -30,7 +30,7 @@ function drawMarkov(run) {
     stays.push({ type: "scatter", mode: "markers", x, y: [1, ...tests.map((row) => row.estimated[i][i])], name: "estimated", showlegend: i === 0, marker: { color, size: 8, symbol: "circle-open", line: { width: 1.8 } },
       hovertemplate: "estimated %{y:.3f}<extra>state " + state + "</extra>" });
   });
-  draw("ck-plot", stays, { xaxis: axis("lag (" + unit.name + ")"), yaxis: axis("probability to be there again", { rangemode: "tozero" }) }, "chapman_kolmogorov",
+  draw("ck-plot", stays, { xaxis: axis("lag (" + unit.name + ")"), yaxis: axis("probability to be there again (no unit)", { rangemode: "tozero" }) }, "chapman_kolmogorov",
     "Chapman–Kolmogorov test: probabilities to stay, predicted and estimated");
   byId("ck-caption").textContent = "Chapman–Kolmogorov test: lines are powers of the model at the shortest lag shown, circles models estimated at each lag. Largest difference over all pairs of states: "
     + digits(found.ck_error, 2) + "." + (found.states.length > 6 ? " Only the six most populated states are drawn." : "");
