@@ -18,10 +18,12 @@ def allowed(rule: dict[str, Any]) -> str:
         return " \\| ".join(f"`{value}`" for value in rule["enum"])
     kind = rule.get("type", "any")
     text = " or ".join(kind) if isinstance(kind, list) else kind
+    number_or_auto = rule.get("pattern") == "^auto$"
+    text = "integer" if number_or_auto else text
     for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤")):
         if key in rule:
             text += f" {sign} {rule[key]}"
-    return text
+    return text + (" or `auto`" if number_or_auto else "")
 
 
 def rows(rules: dict[str, Any], required: list[str]) -> list[str]:

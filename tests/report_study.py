@@ -8,7 +8,7 @@ from pathlib import Path
 import mdtraj
 import pytest
 
-from mdlatent import cluster, config, embed, evaluate, featurize, index_frames, select_atoms, train
+from mdlatent import cluster, config, embed, evaluate, featurize, fit_tica, index_frames, select_atoms, train
 from mdlatent.files import digest
 from mdlatent.report import main as write_report
 
@@ -39,7 +39,7 @@ class ReportStudy:
         run(write_report, study_dir=self.folder, options=options, output=self.page, summary=self.summary)
         return self.page.read_text(encoding="utf-8")
 
-    def cluster(self, model: str, **options: int) -> None:
+    def cluster(self, model: str, **options: int | str) -> None:
         """Find states and measure again, with other settings."""
         index = self.folder / "frames" / "index.json"
         models, latent, clusters = (self.folder / name / model / "seed0" for name in ("models", "latent", "clusters"))
@@ -57,8 +57,11 @@ class ReportStudy:
             model=models,
             latent=latent,
             clusters=clusters,
+            tica=self.folder / "evaluation" / "tica.npz",
             name=model,
             seed=0,
+            options={"evaluate": self.options["evaluate"]},
+            kinetics=output.with_suffix(".kinetics.json"),
             output=output,
         )
 
@@ -96,6 +99,8 @@ def make(folder: Path, topology: Path, trajectory: Path) -> ReportStudy:
     _frames(folder, options)
     study = ReportStudy(folder, options)
     index = folder / "frames" / "index.json"
+    sections = {name: options[name] for name in ("split", "evaluate")}
+    run(fit_tica.main, frames=index, dim=3, options=sections, output=folder / "evaluation" / "tica.npz")
     for model in MODELS:
         path, checkpoints = folder / "models" / model / "seed0", folder / "checkpoints" / model / "seed0"
         run(train.main, frames=index, model=model, seed=0, output_dir=path, checkpoints=checkpoints, options=options)

@@ -20,7 +20,7 @@ ARGUMENTS = [
 READY_MS = 120_000
 # What the graphics driver says about its own speed is not about the page.
 HARMLESS = ("GPU stall due to ReadPixels", "willReadFrequently")
-FIGURES = ("map", "lanes", "populations", "loss", "kl")
+FIGURES = ("comparison", "map", "lanes", "populations", "timescales", "ck", "loss", "kl")
 # Where the medoid of state 1 of the first model is drawn, in pixels of the window.
 MEDOID_ON_SCREEN = """() => {
     const plot = document.getElementById("map-plot"), box = plot.getBoundingClientRect();
@@ -36,6 +36,9 @@ COUNT_COLOURS = """async (picture) => {
     drawing.drawImage(image, 0, 0);
     return new Set(new Uint32Array(drawing.getImageData(0, 0, image.width, image.height).data.buffer)).size;
 }"""
+PANELS = """() => [DATA.comparison.panels.map((panel) => panel.metric),
+    byId("comparison-plot").data.filter((trace) => trace.mode === "markers").length]"""
+CHOSEN = """() => byId("sweep-plot").layout.annotations.filter((note) => note.text.includes("<b>")).length"""
 AXIS_TITLES = """(id) => {
     const shape = document.getElementById(id).layout;
     return Object.keys(shape).filter((key) => /axis/.test(key)).map((key) => (shape[key].title || {}).text || "");
@@ -194,6 +197,30 @@ def test_every_axis_has_a_unit_or_says_that_it_has_none(opened):
     titles = [title for name in FIGURES for title in opened.page.evaluate(AXIS_TITLES, f"{name}-plot")]
     for title in titles:
         assert title in ("", "epoch", "frame") or "(" in title, title
+
+
+def test_models_are_compared_in_panels(opened):
+    panels, n_drawn = opened.page.evaluate(PANELS)
+    assert {"heldout_rmsd", "contacts_recovered", "vamp2_ratio_to_tica", "noise_fraction"} <= set(panels)
+    assert n_drawn == 3 * len(panels)  # three models, each with one seed
+    assert not opened.page.locator("#sweep-card").is_visible()  # both parameters are given
+    opened.check()
+
+
+def test_the_choice_of_parameters_is_shown(chromium, small_study, tmp_path):  # noqa: F811
+    study = small_study.copy(tmp_path / "small")
+    study.cluster("conv2d-d2", min_cluster_size="auto", min_samples="auto")
+    study.write()
+    opened = Opened(chromium, study.page)
+    assert opened.page.locator("#sweep-plot .main-svg").count() > 0
+    assert (
+        opened.page.evaluate("byId('sweep-plot').layout.annotations.filter((note) => /<b>/.test(note.text)).length")
+        == 1
+    )
+    opened.choose("pca_distances-d3")
+    assert not opened.page.locator("#sweep-card").is_visible()
+    opened.check()
+    opened.context.close()
 
 
 def test_simulations_one_by_one(opened):

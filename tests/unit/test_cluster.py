@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from latent_study import Study, pair_distances, principal_components
-from mdlatent import cluster
+from mdlatent import cluster, stability
 from mdlatent.errors import DataError
 from mdlatent.frames import FrameStore
 
@@ -88,12 +88,21 @@ def test_cluster_json_is_complete_and_plain(study):
     assert about["n_states"] == 2
     assert about["message"] is None
     assert about["settings"]["min_samples"] == 5
+    assert about["settings"]["chosen_here"] == []
+    assert about["ari_subsamples"] > 0.9
     assert about["settings"]["approx_min_span_tree"] is False
     assert [state["n_frames"] for state in about["states"]]
     for state in about["states"]:
         assert (study.clusters / state["structures"]).is_file()
         assert len(state["representatives"]) == 3
         assert state["representatives"][0]["latent_distance"] == 0
+
+
+def test_given_parameters_are_the_only_ones_tried(study):
+    table = pandas.read_csv(study.clusters / "sweep.csv")
+    assert list(table.columns) == stability.COLUMNS
+    assert table[["min_cluster_size", "min_samples", "chosen"]].to_numpy().tolist() == [[20, 5, True]]
+    assert table["n_states"][0] == 2
 
 
 def test_running_again_gives_the_same_bytes(study):
@@ -133,7 +142,7 @@ def test_fewer_frames_than_a_state_is_said(tmp_path):
     study = Study(tmp_path)
     study.pretend_frames({"a": 30})
     study.write_latent(np.random.default_rng(0).normal(size=(30, 2)))
-    cluster.main(study.cluster_arguments())
+    cluster.main(study.cluster_arguments(min_cluster_size=100))
     check_empty(study, "got 30 frames, expected at least 200", 30)
 
 
@@ -144,13 +153,14 @@ def test_unknown_times_leave_lifetimes_empty(tmp_path):
     latent = Latents(["a"], np.array([0, 4]), np.arange(4), np.full(4, np.nan), np.zeros((4, 1), np.float32))
     found = Clustering(np.array([0, 1, 0, 0], np.int32), np.ones(4, np.float32), [0.5, 0.5])
     from mdlatent.representatives import Pick
+    from mdlatent.stability import Choice
 
     picks = [[Pick("a", 0, math.nan, 0.0)], [Pick("a", 1, math.nan, 0.0)]]
     summary, transitions = cluster.tables(latent, found, picks)
     assert summary["mean_lifetime_ps"].isna().all()
     assert summary["n_visits"].tolist()[:2] == [2, 1]
     assert transitions.to_numpy().tolist() == [["a", 0, 0, 1, 1], ["a", 0, 1, 1, 1], ["a", 1, 0, 1, 1]]
-    about = cluster.description(latent, found, picks, OPTIONS)
+    about = cluster.description(latent, found, picks, OPTIONS, Choice(OPTIONS, 0.5, [], 4))
     assert about["states"][0]["representatives"][0]["time_ps"] is None
 
 
@@ -197,6 +207,12 @@ def test_the_demo_bar(tmp_path, trpcage):
     assert 0.08 <= table["population"][-1] <= 0.13
     about = json.loads((study.clusters / "cluster.json").read_text())
     assert about["caution"] is None
+    assert about["settings"]["chosen_here"] == ["min_cluster_size", "min_samples"]
+    assert about["ari_subsamples"] > 0.9
+    sweep = pandas.read_csv(study.clusters / "sweep.csv")
+    assert len(sweep) == 12
+    assert sweep["chosen"].sum() == 1
+    assert sweep["score"][sweep["chosen"]].item() == sweep["score"].max() > 0.75
     for state, chosen in enumerate(about["states"]):
         models = mdtraj.load(str(study.clusters / "representatives" / f"cluster_{state}.pdb"))
         truth = original[[pick["frame"] for pick in chosen["representatives"]]]

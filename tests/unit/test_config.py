@@ -145,7 +145,7 @@ def test_a_simulation_run_here_knows_its_time_step_and_temperature(demo):
 
 
 def test_a_part_of_a_configuration_is_validated_on_its_own():
-    assert config.validate_part({"cluster": {"min_samples": 3}})["cluster"]["min_cluster_size"] == 100
+    assert config.validate_part({"cluster": {"min_samples": 3}})["cluster"]["min_cluster_size"] == "auto"
     with pytest.raises(ConfigError, match="min_samples"):
         config.validate_part({"cluster": {"min_sample": 3}})
 
@@ -194,3 +194,23 @@ def test_unknown_options_of_a_family_are_refused(demo):
     demo["models"][0]["options"] = {"widht": 3}
     with pytest.raises(ConfigError, match=r"unknown key 'widht' in 'models\.0\.options'"):
         config.resolve(demo, [ROOT / "config.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("aoto", "a whole number or `auto`"), (1, "at least 2"), (2.5, "a whole number or text")]
+)
+def test_cluster_sizes_are_numbers_or_auto(value, says):
+    for good in ("auto", 2, 100):
+        assert config.validate_part({"cluster": {"min_cluster_size": good}})["cluster"]["min_cluster_size"] == good
+    with pytest.raises(ConfigError, match=f"cluster.min_cluster_size: got .*{says}"):
+        config.validate_part({"cluster": {"min_cluster_size": value}})
+
+
+def test_reference_states_are_checked():
+    angle = {"atoms": [6, 8, 14, 16], "borders_degrees": [-105, 90]}
+    values = config.validate_part({"evaluate": {"reference_states": {"dihedrals": [angle]}}})
+    assert values["evaluate"]["reference_states"]["dihedrals"] == [angle]
+    assert values["evaluate"]["lag_frames"] == [10]
+    for wrong in ({"atoms": [1, 2, 3]}, {"borders_degrees": [90]}, {"borders_degrees": [-200, 90]}, {"border": 1}):
+        with pytest.raises(ConfigError, match="reference_states"):
+            config.validate_part({"evaluate": {"reference_states": {"dihedrals": [angle | wrong]}}})

@@ -105,6 +105,17 @@ def test_summary_holds_the_headline_numbers(results):
         assert {(model, "heldout_distance_rmse"), (model, "n_states"), (model, "noise_fraction")} <= found
 
 
+def test_models_are_judged_beside_tica_and_between_seeds(results):
+    table = pandas.read_csv(results / "evaluation/summary.csv").set_index(["model", "metric", "seed"])["value"]
+    for model in ("conv2d-d3", "pca_distances-d3"):
+        assert 0.4 < table[model, "heldout_rmsd", "mean"] < 0.65  # Å
+        assert table[model, "contacts_recovered", "mean"] > 0.93
+        assert table[model, "contacts_precision", "mean"] > 0.93
+        assert 0.5 < table[model, "vamp2_ratio_to_tica", "mean"] < 1
+        assert table[model, "ari_subsamples", "mean"] > 0.9
+    assert table["conv2d-d3", "ari_seeds", "mean"] > 0.7
+
+
 def test_no_stage_needs_much_memory(results):
     for path in (results / "benchmarks").rglob("*.tsv"):
         used = pandas.read_csv(path, sep="\t", na_values="-")["max_rss"].max()
@@ -123,7 +134,15 @@ def test_a_clustering_key_reruns_clustering_and_what_follows(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["cluster"]["min_cluster_size"] = 150
     jobs = demo.plan(values)
-    assert jobs == {"cluster": 4, "evaluate": 4, "summarize_evaluation": 1, "make_report": 1, "all": 1}
+    once = ("compare_seeds", "summarize_evaluation", "make_report", "all")
+    assert jobs == {"cluster": 4, "evaluate": 4} | dict.fromkeys(once, 1)
+
+
+def test_a_lag_reruns_the_evaluation_and_what_follows(demo):
+    values = yaml.safe_load(demo.config.read_text())
+    values["evaluate"]["lag_frames"] = [20]
+    once = ("fit_tica", "summarize_evaluation", "make_report", "all")
+    assert demo.plan(values) == {"evaluate": 4} | dict.fromkeys(once, 1)
 
 
 def test_an_added_model_leaves_the_others_alone(demo):

@@ -21,7 +21,9 @@ STAGES = {
     "train": "train or fit one model with one seed",
     "embed": "map the frames of one simulation into the latent space",
     "cluster": "find states in the latent space with HDBSCAN",
+    "fit_tica": "fit the slowest linear coordinates, to compare models with",
     "evaluate": "measure a model on held-out time",
+    "compare_seeds": "compare the states that the seeds of a model find",
     "report": "write the report page and summary.json",
 }
 

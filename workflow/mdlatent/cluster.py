@@ -1,8 +1,9 @@
 """Find states in a latent space with HDBSCAN and say how populated, how long-lived and how connected they are.
 
 Writes into the output folder: labels.parquet (one row per frame), summary.csv (one row per state, noise as −1),
-transitions.csv (per simulation), representatives/cluster_<state>.pdb (medoid and nearest frames, all atoms of the
-original trajectory) and cluster.json (settings, number of states, a message where none was found).
+transitions.csv (per simulation), sweep.csv (parameters that were tried, see mdlatent.stability),
+representatives/cluster_<state>.pdb (medoid and nearest frames, all atoms of the original trajectory) and cluster.json
+(settings, number of states, a message where none was found).
 """
 
 import logging
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from mdlatent.latents import Latents
     from mdlatent.representatives import Pick, Structures
+    from mdlatent.stability import Choice
     from mdlatent.states import Clustering
 
 log = logging.getLogger("mdlatent")
@@ -36,6 +38,8 @@ DEFINITIONS = {
     "from = to are steps within a state",
     "count_direct": "steps between stored frames that follow each other and are both in a state, none of them noise",
     "medoid": "member with the smallest sum of latent distances to the members, weighted by probability",
+    "ari_subsamples": "mean adjusted Rand index with the states of random 80 % of the frames, on these frames, noise "
+    "counted as a label; at most 5,000 frames, evenly spaced",
     "persistence": "stability of the cluster between 0 and 1 (HDBSCAN); one structureless basin gives up to about 0.15",
 }
 
@@ -54,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
 
     import time
 
-    from mdlatent import latents, representatives, states
+    import pandas as pd
+
+    from mdlatent import latents, representatives, stability, states
     from mdlatent.frames import FrameStore
 
     with FrameStore(args.frames) as store:
@@ -62,7 +68,14 @@ def main(argv: list[str] | None = None) -> None:
         log.info("clustering %d frames of %d simulations in %d dimensions", len(latent),
                  len(latent.simulations), latent.z.shape[1])  # fmt: skip
         start = time.monotonic()
-        found = states.find_states(latent.z, options)
+        choice = stability.choose(latent.z, options)
+        log.info(
+            "min_cluster_size %d, min_samples %d: agreement of subsamples %.3f (%.1f s)",
+            *(choice.options[name] for name in ("min_cluster_size", "min_samples")),
+            choice.ari_subsamples, time.monotonic() - start,
+        )  # fmt: skip
+        start = time.monotonic()
+        found = states.find_states(latent.z, choice.options)
         log.info(
             "%d states, %.1f %% noise (%.1f s)",
             found.n_states, 100 * found.noise_fraction, time.monotonic() - start,
@@ -80,10 +93,11 @@ def main(argv: list[str] | None = None) -> None:
 
     summary, transitions = tables(latent, found, picks)
     write_labels(args.output_dir / "labels.parquet", latent, found)
-    for name, table in (("summary.csv", summary), ("transitions.csv", transitions)):
+    sweep = pd.DataFrame(choice.table, columns=stability.COLUMNS)
+    for name, table in (("summary.csv", summary), ("transitions.csv", transitions), ("sweep.csv", sweep)):
         with files.write_beside(args.output_dir / name) as temporary:
             table.to_csv(temporary, index=False)
-    files.write_json(args.output_dir / "cluster.json", description(latent, found, picks, options))
+    files.write_json(args.output_dir / "cluster.json", description(latent, found, picks, options, choice))
 
 
 def pick_frames(latent: "Latents", found: "Clustering", structures: "Structures", n: int) -> "list[list[Pick]]":
@@ -178,7 +192,11 @@ def write_labels(path: Path, latent: "Latents", found: "Clustering") -> None:
 
 
 def description(
-    latent: "Latents", found: "Clustering", picks: "Sequence[Sequence[Pick]]", options: Mapping[str, Any]
+    latent: "Latents",
+    found: "Clustering",
+    picks: "Sequence[Sequence[Pick]]",
+    options: Mapping[str, Any],
+    choice: "Choice",
 ) -> dict[str, Any]:
     """What cluster.json holds; no times of the computation, so that equal runs give equal files."""
     from mdlatent.representatives import file_name
@@ -187,6 +205,7 @@ def description(
         "n_states": found.n_states,
         "n_frames": len(latent),
         "noise_fraction": found.noise_fraction,
+        "ari_subsamples": choice.ari_subsamples,
         "message": found.message,
         "caution": found.caution,
         "latent_dim": int(latent.z.shape[1]),
@@ -198,7 +217,9 @@ def description(
             "scaling": "none: the latent as the model gives it",
             "approx_min_span_tree": False,
             "allow_single_cluster": False,
-            **options,
+            **choice.options,
+            "chosen_here": [name for name, value in options.items() if value == "auto"],
+            "n_frames_of_choice": choice.n_frames,
         },
         "states": [
             {

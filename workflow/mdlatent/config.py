@@ -200,6 +200,8 @@ def _expected(error: Any) -> str:
         return f"{bounds[rule]} {value}"
     if rule == "uniqueItems":
         return "each entry only once"
+    if rule == "pattern" and value == "^auto$":
+        return "a whole number or `auto`"
     if rule == "pattern":
         return "letters, digits, '.', '_' and '-', beginning with a letter or digit (it becomes part of file names)"
     return error.message

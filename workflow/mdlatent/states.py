@@ -12,6 +12,7 @@ leaves a core and falls back to it made no transition.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,18 +56,19 @@ class Clustering:
         )
 
 
-def find_states(latent: np.ndarray, options: Mapping[str, Any]) -> Clustering:
-    """Cluster frames by their latent (n, d); `options` is the section `cluster` of the configuration.
+def find_states(latent: np.ndarray, options: Mapping[str, Any], trees: Path | None = None) -> Clustering:
+    """Cluster frames by their latent (n, d); `options` is the section `cluster` with numbers for `auto`.
 
     The minimum spanning tree is exact (`approx_min_span_tree=False`): the approximation changes which frames are
     noise. The result does not depend on the order of the frames but for ties, nor on rotations of the latent but for
-    rounding. Where no state is found all frames are noise and `message` says why and what to do.
+    rounding. Where no state is found all frames are noise and `message` says why and what to do. In the folder `trees`
+    the spanning tree is kept, which does not depend on min_cluster_size, and found again by the content of `latent`.
     """
     size, samples = options["min_cluster_size"], options["min_samples"]
     reason = _hopeless(latent, size, samples)
     if reason:
         return Clustering(np.full(len(latent), NOISE, np.int32), np.zeros(len(latent), np.float32), message=reason)
-    labels, probabilities, persistence = _hdbscan(np.asarray(latent, np.float64), options)
+    labels, probabilities, persistence = _hdbscan(np.asarray(latent, np.float64), options, trees)
     order = by_population(labels)
     message = None if len(order) else _no_state(size, samples)
     return Clustering(
@@ -77,9 +79,12 @@ def find_states(latent: np.ndarray, options: Mapping[str, Any]) -> Clustering:
     )
 
 
-def _hdbscan(latent: np.ndarray, options: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hdbscan(
+    latent: np.ndarray, options: Mapping[str, Any], trees: Path | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, probabilities and persistence. The one place that knows the engine; others can stand beside it."""
     import hdbscan
+    from joblib import Memory
 
     found = hdbscan.HDBSCAN(
         min_cluster_size=options["min_cluster_size"],
@@ -88,6 +93,7 @@ def _hdbscan(latent: np.ndarray, options: Mapping[str, Any]) -> tuple[np.ndarray
         metric="euclidean",
         approx_min_span_tree=False,
         core_dist_n_jobs=1,
+        memory=Memory(trees, verbose=0),
     ).fit(latent)
     return found.labels_, found.probabilities_, found.cluster_persistence_
 

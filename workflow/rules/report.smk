@@ -19,7 +19,9 @@ rule make_report:
         populations=runs("clusters/{model}/seed{seed}/summary.csv"),
         transitions=runs("clusters/{model}/seed{seed}/transitions.csv"),
         structures=runs("clusters/{model}/seed{seed}/representatives"),
-        evaluation=runs("evaluation/{model}/seed{seed}.json"),
+        sweeps=runs("clusters/{model}/seed{seed}/sweep.csv"),
+        evaluation=all_records(),
+        kinetics=runs("evaluation/{model}/seed{seed}.kinetics.json"),
         summary=f"{STUDY}/evaluation/summary.csv",
         references=compared_references(),
     output:

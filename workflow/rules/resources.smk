@@ -60,6 +60,18 @@ def latent_minutes(wildcards, input, attempt):
     return round((30 + frames_and_atoms(input.index)[0] / 60e3) * attempt)
 
 
+def tica_mb(wildcards, input, attempt):
+    """The components of all frames (30 numbers each), and of the distances what fitting them takes (0.5 GB)."""
+    return round((3000 + matrix_mb(input.index) + 0.001 * frames_and_atoms(input.index)[0]) * attempt)
+
+
+def evaluate_mb(wildcards, input, attempt):
+    """The latent of all frames, a model at work, and ranks of all pairs of the frames that are compared (30 bytes)."""
+    pairs_mb = 30e-6 * CONFIG["evaluate"]["max_frames"] ** 2
+    more = 2 * matrix_mb(input.index) + 0.003 * frames_and_atoms(input.index)[0] + pairs_mb
+    return round((2500 + more) * attempt)
+
+
 def report_mb(wildcards, input, attempt):
     """Labels of all frames of every run; the page itself holds at most `report.max_points`."""
     return round((1500 + 0.0005 * frames_and_atoms(input.index)[0] * len(input.labels)) * attempt)

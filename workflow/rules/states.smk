@@ -1,9 +1,13 @@
 # Needs: the latent of every simulation, one row per frame.
-# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, structures), evaluation/.
+# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, parameters tried, structures), evaluation/.
 
 
 localrules:
     summarize_evaluation,
+    compare_seeds,
+
+
+MEASURES = ("agreement", "contacts", "intervals", "kinetics", "markov", "neighbourhood", "structure")
 
 
 def latents(wildcards):
@@ -13,6 +17,32 @@ def latents(wildcards):
 
 def all_trajectories(wildcards):
     return [file for name in SIMULATIONS for file in [topology(name), *parts(name).values()]]
+
+
+def several_seeds():
+    """Models whose states can be compared between seeds."""
+    return [name for name in MODELS if len(seeds(name)) > 1]
+
+
+def all_records():
+    """What was measured of every run, and between the seeds of a model."""
+    return runs("evaluation/{model}/seed{seed}.json") + [
+        f"{STUDY}/evaluation/{name}/seeds.json" for name in several_seeds()
+    ]
+
+
+def seeds_of(pattern):
+    """`pattern` with {seed} filled in for every seed of the rule's model."""
+
+    def paths(wildcards):
+        return [f"{STUDY}/" + pattern.format(model=wildcards.model, seed=seed) for seed in seeds(wildcards.model)]
+
+    return paths
+
+
+def lags():
+    """Of the section `evaluate`, only what the linear map of slow motion depends on."""
+    return {"lag_frames": CONFIG["evaluate"]["lag_frames"]}
 
 
 rule cluster:
@@ -34,6 +64,12 @@ rule cluster:
             category="States",
             labels={"model": "{model}", "seed": "{seed}", "table": "transitions"},
         ),
+        sweep=report(
+            f"{STUDY}/clusters/{{model}}/seed{{seed}}/sweep.csv",
+            caption="../report/sweep.rst",
+            category="States",
+            labels={"model": "{model}", "seed": "{seed}", "table": "parameters tried"},
+        ),
         about=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
         representatives=directory(f"{STUDY}/clusters/{{model}}/seed{{seed}}/representatives"),
     log:
@@ -47,7 +83,9 @@ rule cluster:
         runtime=latent_minutes,
     params:
         options=options("cluster"),
-        code=code("cluster.py", "states.py", "latents.py", "representatives.py", "original_frames.py"),
+        code=code(
+            "cluster.py", "stability.py", "states.py", "latents.py", "representatives.py", "original_frames.py"
+        ),
         folder=subpath(output.labels, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
     message:
@@ -57,14 +95,45 @@ rule cluster:
         " --output-dir {params.folder:q} --log {log:q}"
 
 
+rule fit_tica:
+    input:
+        index=f"{STUDY}/frames/index.json",
+        parts=all_stored_parts(),
+    output:
+        f"{STUDY}/evaluation/tica.npz",
+    log:
+        f"{STUDY}/logs/fit_tica.log",
+    benchmark:
+        f"{STUDY}/benchmarks/fit_tica.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=tica_mb,
+        runtime=frames_minutes,
+    params:
+        options=options("split", evaluate=lags()),
+        # Ten at least, so that a model with a few more dimensions is no reason to measure all others again.
+        dim=max(10, *(model["latent_dim"] for model in MODELS.values())),
+        code=code("fit_tica.py", "held_out.py", "metrics/kinetics.py", "models/pca_distances.py", "splits.py"),
+    message:
+        "Fitting the slowest linear coordinates, to compare models with"
+    shell:
+        "python -m mdlatent.fit_tica --frames {input.index:q} --dim {params.dim} --options {params.options:q}"
+        " --output {output:q} --log {log:q}"
+
+
 rule evaluate:
     input:
         latents,
+        all_stored_parts(),
         index=f"{STUDY}/frames/index.json",
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/config.yaml",
+        weights=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
         clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
+        tica=f"{STUDY}/evaluation/tica.npz",
     output:
-        f"{STUDY}/evaluation/{{model}}/seed{{seed}}.json",
+        records=f"{STUDY}/evaluation/{{model}}/seed{{seed}}.json",
+        kinetics=f"{STUDY}/evaluation/{{model}}/seed{{seed}}.kinetics.json",
     log:
         f"{STUDY}/logs/evaluate/{{model}}.seed{{seed}}.log",
     benchmark:
@@ -72,10 +141,18 @@ rule evaluate:
     conda:
         "../../envs/learn.yaml"
     resources:
-        mem_mb=latent_mb,
-        runtime=latent_minutes,
+        mem_mb=evaluate_mb,
+        runtime=frames_minutes,
     params:
-        code=code("evaluate.py", "latents.py", "states.py"),
+        options=options("evaluate"),
+        code=code(
+            "evaluate.py",
+            "held_out.py",
+            "reference_states.py",
+            "latents.py",
+            "states.py",
+            *(f"metrics/{name}.py" for name in MEASURES),
+        ),
         folder=subpath(input.model, parent=True),
         clusters=subpath(input.clusters, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
@@ -83,12 +160,37 @@ rule evaluate:
         "Measuring {wildcards.model}, seed {wildcards.seed}"
     shell:
         "python -m mdlatent.evaluate --frames {input.index:q} --model {params.folder:q} --latent {params.latent:q}"
-        " --clusters {params.clusters:q} --name {wildcards.model} --seed {wildcards.seed} --output {output:q} --log {log:q}"
+        " --clusters {params.clusters:q} --tica {input.tica:q} --name {wildcards.model} --seed {wildcards.seed}"
+        " --options {params.options:q} --kinetics {output.kinetics:q} --output {output.records:q} --log {log:q}"
+
+
+rule compare_seeds:
+    input:
+        labels=seeds_of("clusters/{model}/seed{seed}/labels.parquet"),
+        about=seeds_of("clusters/{model}/seed{seed}/cluster.json"),
+        index=f"{STUDY}/frames/index.json",
+    output:
+        f"{STUDY}/evaluation/{{model}}/seeds.json",
+    log:
+        f"{STUDY}/logs/compare_seeds/{{model}}.log",
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=latent_mb,
+        runtime=grows(10),
+    params:
+        code=code("compare_seeds.py", "metrics/agreement.py"),
+        folders=seeds_of("clusters/{model}/seed{seed}"),
+    message:
+        "Comparing the states of the seeds of {wildcards.model}"
+    shell:
+        "python -m mdlatent.compare_seeds --name {wildcards.model} --clusters {params.folders:q} --output {output:q}"
+        " --log {log:q}"
 
 
 rule summarize_evaluation:
     input:
-        runs("evaluation/{model}/seed{seed}.json"),
+        all_records(),
     output:
         report(
             f"{STUDY}/evaluation/summary.csv",
@@ -104,7 +206,7 @@ rule summarize_evaluation:
         mem_mb=500,
         runtime=10,
     params:
-        code=code("evaluate.py"),
+        code=code("evaluation_table.py"),
     message:
         "Putting all models into one table"
     shell:

@@ -17,6 +17,7 @@ function showRun(index) {
   const jobs = [
     () => drawMap(run, App.state, showState), () => statesTable(run, App.state, showState), () => drawStructures(run, App.state, false),
     () => drawLanes(run), () => run.states.length && drawPopulations(run), () => run.states.length && drawTransitions(run),
+    () => drawMarkov(run), () => drawSweep(run),
     () => drawMatrices(run, index, App.state, showState), () => drawCurves(run), () => { document.body.dataset.ready = run.key; },
   ];
   const next = () => {
@@ -61,4 +62,5 @@ function chooser() {
 }
 
 chooser();
+drawComparison();
 showRun(0);

@@ -116,6 +116,8 @@ def run_data(study: Study, run: Run, rows: np.ndarray, labels: np.ndarray) -> di
         "noise": next((rounded(row) for row in run.states if row["state"] == -1), None),
         "message": run.about.get("message"),
         "transitions": transition_counts(run),
+        "kinetics": rounded_deep(run.kinetics),
+        "sweep": [rounded(row) for row in run.sweep],
         "curves": curves(run),
         "weights": run.settings.get("weights", ""),
     }
@@ -175,6 +177,13 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 def rounded_number(value: Any) -> Any:
     """A float at six significant digits; anything else as it is."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def rounded_deep(value: Any) -> Any:
+    """The same for nested lists and dictionaries."""
+    if isinstance(value, dict):
+        return {key: rounded_deep(inner) for key, inner in value.items()}
+    return [rounded_deep(inner) for inner in value] if isinstance(value, list) else rounded_number(value)
 
 
 def matrices(study: Study, labels: Sequence[np.ndarray]) -> dict[str, Any]:

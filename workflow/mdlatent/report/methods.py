@@ -24,6 +24,29 @@ ALWAYS: list[Reference] = [
         "10.1021/jp0761665",
     ),
     (
+        "Slow motion kept",
+        "VAMP-2: Wu H, Noé F (2020) Variational approach for learning Markov processes from time series data. J "
+        "Nonlinear Sci 30:23–66",
+        "10.1007/s00332-019-09567-y",
+    ),
+    (
+        "Slowest linear coordinates",
+        "TICA: Pérez-Hernández G et al. (2013) Identification of slow molecular order parameters for Markov model "
+        "construction. J Chem Phys 139:015102",
+        "10.1063/1.4811489",
+    ),
+    (
+        "Markov models",
+        "Prinz JH et al. (2011) Markov models of molecular kinetics: generation and validation. J Chem Phys 134:174105",
+        "10.1063/1.3565032",
+    ),
+    (
+        "Neighbours kept",
+        "Venna J, Kaski S (2001) Neighborhood preservation in nonlinear projection methods. ICANN 2001, LNCS "
+        "2130:485–491",
+        "10.1007/3-540-44668-0_68",
+    ),
+    (
         "Reading trajectories",
         "McGibbon RT et al. (2015) MDTraj: a modern open library for the analysis of molecular dynamics trajectories. "
         "Biophys J 109:1528–1532",
@@ -79,9 +102,9 @@ TORCH: list[Reference] = [
 def references(options: dict[str, Any], families: Sequence[str]) -> list[Reference]:
     """(what it did, reference, DOI) of everything that this study used, models first."""
     found = [entry for family in dict.fromkeys(families) for entry in FAMILIES.get(family, [])]
-    found += ALWAYS[:3]
+    found += ALWAYS[:7]
     if any("simulate" in row for row in options["simulations"]):
         found += SIMULATE
     if any(family != "pca_distances" for family in families):
         found += TORCH
-    return found + ALWAYS[3:]
+    return found + ALWAYS[7:]

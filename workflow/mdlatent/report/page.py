@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent.report import figures, methods, slurm, structures, study, tables
+from mdlatent.report import figures, measures, methods, slurm, structures, study, tables
 from mdlatent.report.study import Study
 from mdlatent.report.tables import escape, show
 
@@ -17,7 +17,10 @@ log = logging.getLogger("mdlatent")
 
 HERE = Path(__file__).parent
 VENDORED = "2.5.5"  # of 3Dmol.js, see assets/README.md
-SCRIPTS = ("common.js", "map.js", "states.js", "matrices.js", "curves.js", "viewer.js", "app.js")
+SCRIPTS = (
+    *("common.js", "comparison.js", "map.js", "states.js", "markov.js", "matrices.js", "curves.js", "viewer.js"),
+    "app.js",
+)
 
 
 def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_from: Path) -> str:
@@ -25,18 +28,20 @@ def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_fr
     rows = figures.thinned(found.store.n_frames, options["report"]["max_points"])
     log.info("drawing %d of %d frames", len(rows), found.store.n_frames)
     labels = [study.labels(found, run) for run in found.runs]
+    families = {run.model: str(run.settings.get("family", "")) for run in found.runs}
+    baselines = {family for family in families.values() if tables.is_baseline(family)}
     paths = [run.structures(state) for run in found.runs for state in range(run.n_states)]
     data = {
         "study": options["study"],
         "frames": figures.frame_data(
             found, rows, [row["name"] for row in options["simulations"] if "reference" in row]
         ),
+        "comparison": measures.comparison(about["metrics"], families, baselines),
         "runs": [figures.run_data(found, run, rows, label) for run, label in zip(found.runs, labels, strict=True)],
         "matrices": figures.matrices(found, labels),
         "structures": structures.packed(paths),
         "files": [Path(os.path.relpath(path, links_from)).as_posix() for path in paths],
     }
-    families = {run.model: str(run.settings.get("family", "")) for run in found.runs}
     return fill(
         (HERE / "page.html").read_text(encoding="utf-8"),
         {
@@ -123,10 +128,12 @@ def headline_note(found: Study, options: dict[str, Any]) -> str:
         held = f"blocks {blocks} (counted from 0) of {split['n_blocks']} of each simulation's time"
     else:
         held = "the simulations " + ", ".join(split["test_simulations"])
+    measured = options["evaluate"]
     return (
-        f"Held out: {held}, which no model was trained on. The error is the root mean square difference between true "
-        "and reconstructed distances over all pairs of atoms and all held-out frames; its 95 % interval comes from "
-        "resampling blocks of time."
+        f"Held out: {held}, which no model was trained on. Structures, motion and neighbours are measured there, the "
+        f"states on all frames. Structures, contacts and neighbours: at most {measured['max_frames']} held-out frames; "
+        f"contacts below {measured['contact_cutoff_nm']} nm; VAMP-2 and Markov model at a lag of "
+        f"{measured['lag_frames'][0]} stored frames. Intervals are 95 %, from blocks of time."
     )
 
 

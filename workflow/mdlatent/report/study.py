@@ -28,6 +28,8 @@ class Run:
     about: Row  # cluster.json
     states: list[Row]  # clusters/…/summary.csv, noise as state −1 at the end
     transitions: list[Row]
+    sweep: list[Row]  # parameters of HDBSCAN that were tried
+    kinetics: Row  # timescales and test of the Markov model
     latent: Path  # folder with one table per simulation
     clusters: Path
 
@@ -71,6 +73,9 @@ def read(folder: Path, wanted: Sequence[tuple[str, int]]) -> Iterator[Study]:
             for model, seed in wanted
             for record in files.read_json(demand(folder / "evaluation" / model / f"seed{seed}.json", "evaluate"))
         ]
+        for model in dict.fromkeys(model for model, _ in wanted):
+            if sum(name == model for name, _ in wanted) > 1:
+                records += files.read_json(demand(folder / "evaluation" / model / "seeds.json", "compare_seeds"))
         slurm = read_slurm(folder / "slurm_efficiency.csv")
         measured = (read_sources(folder), read_benchmarks(folder), slurm)
         yield Study(folder, store, files.read_json(index), runs, records, *measured)
@@ -90,6 +95,8 @@ def read_run(folder: Path, model: str, seed: int) -> Run:
         files.read_json(demand(clusters / "cluster.json", "cluster")),
         read_table(demand(clusters / "summary.csv", "cluster"), text=("medoid_simulation",)),
         read_table(demand(clusters / "transitions.csv", "cluster"), text=("simulation",)),
+        read_table(demand(clusters / "sweep.csv", "cluster"), text=("chosen",)),
+        files.read_json(demand(folder / "evaluation" / model / f"seed{seed}.kinetics.json", "evaluate")),
         folder / "latent" / model / f"seed{seed}",
         clusters,
     )

@@ -9,30 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mdlatent.model_names import DIRECT
+from mdlatent.report import measures
+from mdlatent.report.measures import MACHINE
 
 Row = dict[str, Any]
 Scale = tuple[float, float]
 
-# Metric → (heading, unit in the heading, digits, factor). Those of the machine stand with the timings.
-METRICS = {
-    "parameters": ("Parameters", "", 0, 1),
-    "heldout_distance_rmse": ("Held-out distance RMSE", "nm", 4, 1),
-    "heldout_rmsd": ("Held-out RMSD", "Å", 2, 1),
-    "contacts_recovered": ("Contacts recovered", "%", 1, 100),
-    "vamp2": ("VAMP-2", "", 2, 1),
-    "vamp2_ratio_to_tica": ("VAMP-2 / TICA", "", 2, 1),
-    "trustworthiness": ("Trustworthiness", "", 3, 1),
-    "continuity": ("Continuity", "", 3, 1),
-    "n_states": ("States", "", 0, 1),
-    "noise_fraction": ("Noise", "% of frames", 1, 100),
-}
-MACHINE = {
-    "frames_per_cpu_second": ("Training speed", "frames per CPU second", 0, 1),
-    "peak_memory": ("Peak memory", "GB", 2, 1),
-}
 RULES = (
     *("fetch_topology", "fetch_trajectory", "fetch_reference", "simulate", "select_atoms", "featurize"),
-    *("compute_distances", "compare_reference", "train_model", "embed", "cluster", "evaluate"),
+    *("compute_distances", "compare_reference", "train_model", "embed", "cluster", "fit_tica", "evaluate"),
 )  # in the order of the work
 WHISKERS = "heldout_distance_rmse"
 PLOT_WIDTH, PLOT_HEIGHT = 150, 14
@@ -74,40 +59,44 @@ def heading(label: str, unit: str) -> str:
 
 
 def headline(records: Sequence[Row], families: dict[str, str]) -> str:
-    """All models and baselines side by side, the mean and standard deviation over seeds, and each seed below.
+    """All models and baselines side by side, a table for each group of measures: mean and standard deviation over
+    seeds, and each seed below.
 
     `families` gives the family of each model, in the order of the table. Metrics that this page has no words for get
     a column with their own name.
     """
-    present = {record["metric"] for record in records}
-    units = {record["metric"]: record["unit"] for record in records}
-    metrics = {name: words for name, words in METRICS.items() if name in present}
-    for name in sorted(present - set(METRICS) - set(MACHINE)):
-        unit = units[name] if units[name] not in ("1", "count") else ""
-        metrics[name] = (name.replace("_", " "), unit, 0 if units[name] == "count" else 3, 1)
     scale = whisker_range([record for record in records if record["metric"] == WHISKERS])
+    result = ""
+    for group, metrics in measures.shown(list(records)).items():
+        head = [escape(group), heading("Latent dimensions", "")]
+        for name, (label, unit, _, _) in metrics.items():
+            head.append(heading(label, unit))
+            if name == WHISKERS:
+                head.append(whisker_scale(scale))
+        body = ""
+        for model, family in families.items():
+            own = [record for record in records if record["model"] == model]
+            seeds = list(dict.fromkeys(record["seed"] for record in own))
+            name = f"<b>{escape(model)}</b>" + ('<span class="tag">baseline</span>' if is_baseline(family) else "")
+            if len(seeds) > 1:
+                name += f'<span class="quiet">mean ± standard deviation of {len(seeds)} seeds</span>'
+            body += _headline_row("model", name, own, metrics, scale)
+            for seed in seeds if len(seeds) > 1 else ():
+                some = [record for record in own if record["seed"] == seed]
+                body += _headline_row("seed", f"seed {escape(seed)}", some, metrics, scale)
+        cells = "".join(
+            f'<th scope="col" class="{"graph" if "whiskers" in text else "n" if k else ""}">{text}</th>'
+            for k, text in enumerate(head)
+        )
+        result += _framed("headline", f"<tr>{cells}</tr>", body)
+    return result + meanings(records)
 
-    head = ["Model", heading("Latent dimensions", "")]
-    for name, (label, unit, _, _) in metrics.items():
-        head.append(heading(label, unit))
-        if name == WHISKERS:
-            head.append(whisker_scale(scale))
-    body = ""
-    for model, family in families.items():
-        own = [record for record in records if record["model"] == model]
-        seeds = list(dict.fromkeys(record["seed"] for record in own))
-        name = f"<b>{escape(model)}</b>" + ('<span class="tag">baseline</span>' if is_baseline(family) else "")
-        if len(seeds) > 1:
-            name += f'<span class="quiet">mean ± standard deviation of {len(seeds)} seeds</span>'
-        body += _headline_row("model", name, own, metrics, scale)
-        for seed in seeds if len(seeds) > 1 else ():
-            some = [record for record in own if record["seed"] == seed]
-            body += _headline_row("seed", f"seed {escape(seed)}", some, metrics, scale)
-    cells = "".join(
-        f'<th scope="col" class="{"graph" if "whiskers" in text else "n" if k else ""}">{text}</th>'
-        for k, text in enumerate(head)
-    )
-    return _framed("headline", f"<tr>{cells}</tr>", body)
+
+def meanings(records: Sequence[Row]) -> str:
+    """What the measures mean, to be opened."""
+    rows = measures.meanings(list(records))
+    items = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in rows)
+    return f'<details><summary>What the numbers mean</summary><dl class="meanings">{items}</dl></details>'
 
 
 def is_baseline(family: str) -> bool:
