@@ -13,11 +13,20 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+# Modules that families share, beside models/base.py.
+FAMILY_MODULES = {
+    "pca_distances": ["models/principal.py"],
+    "pca_coordinates": ["models/principal.py", "alignment.py"],
+    "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py"],
+}
+
+
 def model_code(*modules):
     """Digest of the given modules and of those of the model's own family."""
 
     def digest(wildcards):
-        return code(*modules, "models/base.py", f"models/{MODELS[wildcards.model]['family']}.py")
+        family = MODELS[wildcards.model]["family"]
+        return code(*modules, "models/base.py", f"models/{family}.py", *FAMILY_MODULES.get(family, []))
 
     return digest
 
