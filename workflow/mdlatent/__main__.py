@@ -22,6 +22,7 @@ STAGES = {
     "embed": "map the frames of one simulation into the latent space",
     "cluster": "find states in the latent space with HDBSCAN",
     "evaluate": "measure a model on held-out time",
+    "export": "write a trained encoder as TorchScript, for PLUMED, OpenMM-Torch or plain torch",
     "report": "write the report page and summary.json",
 }
 
