@@ -123,15 +123,16 @@ def test_a_clustering_key_reruns_clustering_and_what_follows(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["cluster"]["min_cluster_size"] = 150
     jobs = demo.plan(values)
-    assert jobs == {"cluster": 4, "evaluate": 4, "summarize_evaluation": 1, "make_report": 1, "all": 1}
+    each = dict.fromkeys(("cluster", "decode_states", "evaluate"), 4)
+    assert jobs == each | {"summarize_evaluation": 1, "make_report": 1, "all": 1}
 
 
 def test_an_added_model_leaves_the_others_alone(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["models"].append({"family": "pca_distances", "latent_dim": 2})
     jobs = demo.plan(values)
-    once = ("train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
-    assert jobs == dict.fromkeys(once, 1)
+    own = ("train_model", "export_encoder", "embed", "cluster", "decode_states", "evaluate")
+    assert jobs == dict.fromkeys((*own, "summarize_evaluation", "make_report", "all"), 1)
 
 
 def test_a_simulation_that_is_only_mapped_trains_nothing_again(demo):

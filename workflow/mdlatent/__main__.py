@@ -21,6 +21,7 @@ STAGES = {
     "train": "train or fit one model with one seed",
     "embed": "map the frames of one simulation into the latent space",
     "cluster": "find states in the latent space with HDBSCAN",
+    "decoded": "write structures that a model decodes at its states and between them",
     "evaluate": "measure a model on held-out time",
     "export": "write a trained encoder as TorchScript, for PLUMED, OpenMM-Torch or plain torch",
     "report": "write the report page and summary.json",

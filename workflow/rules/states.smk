@@ -1,5 +1,5 @@
 # Needs: the latent of every simulation, one row per frame.
-# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, structures), evaluation/.
+# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, structures, decoded structures), evaluation/.
 
 
 localrules:
@@ -55,6 +55,35 @@ rule cluster:
     shell:
         "python -m mdlatent.cluster --frames {input.index:q} --latent {params.latent:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --log {log:q}"
+
+
+rule decode_states:
+    input:
+        latents,
+        all_stored_parts,
+        [topology(name) for name in SIMULATIONS],
+        index=f"{STUDY}/frames/index.json",
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+        clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
+    output:
+        directory(f"{STUDY}/clusters/{{model}}/seed{{seed}}/decoded"),
+    log:
+        f"{STUDY}/logs/decode_states/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/decode_states/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=frames_mb,
+        runtime=latent_minutes,
+    params:
+        code=model_code("decoded.py", "latent_paths.py", "structures.py", "alignment.py", "latents.py", "splits.py"),
+        latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
+    message:
+        "Decoding the states of {wildcards.model}, seed {wildcards.seed}"
+    shell:
+        "python -m mdlatent.decoded --frames {input.index:q} --model {input.model:q} --latent {params.latent:q}"
+        " --clusters {input.clusters:q} --output-dir {output:q} --log {log:q}"
 
 
 rule evaluate:
