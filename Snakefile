@@ -32,3 +32,5 @@ rule all:
         f"{STUDY}/report.html",
         f"{STUDY}/summary.json",
         stored_distances(),
+        runs("clusters/{model}/seed{seed}/decoded"),
+        runs("models/{model}/seed{seed}/encoder.pt"),

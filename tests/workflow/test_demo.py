@@ -13,7 +13,7 @@ import yaml
 
 from support import ROOT
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")]
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "studies").glob("*.yaml"))]
 
@@ -94,6 +94,36 @@ def test_representatives_are_frames_of_the_original_trajectory(results, trpcage)
         assert mdtraj.rmsd(models[0], medoid)[0] < 1e-3  # nm, the precision of a PDB file
 
 
+def test_decoded_structures_resemble_the_frames_of_their_states(results, trpcage):
+    import mdtraj
+
+    original = mdtraj.load_dcd(str(trpcage[1]), top=str(trpcage[0]))
+    original = original.atom_slice(original.topology.select("name CA"))
+    for run in ("pca_distances-d3/seed0", "conv2d-d3/seed1"):
+        folder = results / "clusters" / run
+        medoids = pandas.read_csv(folder / "summary.csv").set_index("state")["medoid_frame"]
+        path = mdtraj.load(str(folder / "decoded" / "path_0_1.pdb"))
+        assert len(path) == 20
+        for state, end in ((0, path[0]), (1, path[-1])):
+            decoded = mdtraj.load(str(folder / "decoded" / f"cluster_{state}.pdb"))
+            assert [str(atom) for atom in decoded.topology.atoms] == [str(atom) for atom in original.topology.atoms]
+            assert mdtraj.rmsd(decoded, original[int(medoids[state])])[0] < 0.08  # nm
+            assert mdtraj.rmsd(decoded, end)[0] < 1e-3
+
+
+def test_exported_encoders_give_the_latent(results):
+    import torch
+
+    from mdlatent.frames import FrameStore
+
+    with FrameStore(results / "frames" / "index.json") as store:
+        frames = torch.from_numpy(store.read(1000, 1050))
+    for run in ("pca_distances-d3/seed0", "conv2d-d3/seed1"):
+        table = pandas.read_parquet(results / "latent" / run / "trpcage.parquet")[["z0", "z1", "z2"]]
+        encoder = torch.jit.load(str(results / "models" / run / "encoder.pt"))
+        np.testing.assert_allclose(encoder(frames), table.to_numpy()[1000:1050], atol=1e-5)
+
+
 def test_summary_holds_the_headline_numbers(results):
     summary = json.loads((results / "summary.json").read_text())
     assert summary["study"] == "trpcage"
@@ -135,7 +165,7 @@ def test_a_clustering_key_reruns_clustering_and_what_follows(demo):
     values["cluster"]["min_cluster_size"] = 150
     jobs = demo.plan(values)
     once = ("compare_seeds", "summarize_evaluation", "make_report", "all")
-    assert jobs == {"cluster": 4, "evaluate": 4} | dict.fromkeys(once, 1)
+    assert jobs == dict.fromkeys(("cluster", "decode_states", "evaluate"), 4) | dict.fromkeys(once, 1)
 
 
 def test_a_lag_reruns_the_evaluation_and_what_follows(demo):
@@ -149,8 +179,8 @@ def test_an_added_model_leaves_the_others_alone(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["models"].append({"family": "pca_distances", "latent_dim": 2})
     jobs = demo.plan(values)
-    once = ("train_model", "embed", "cluster", "evaluate", "summarize_evaluation", "make_report", "all")
-    assert jobs == dict.fromkeys(once, 1)
+    own = ("train_model", "export_encoder", "embed", "cluster", "decode_states", "evaluate")
+    assert jobs == dict.fromkeys((*own, "summarize_evaluation", "make_report", "all"), 1)
 
 
 def test_a_simulation_that_is_only_mapped_trains_nothing_again(demo):

@@ -21,9 +21,11 @@ STAGES = {
     "train": "train or fit one model with one seed",
     "embed": "map the frames of one simulation into the latent space",
     "cluster": "find states in the latent space with HDBSCAN",
+    "decoded": "write structures that a model decodes at its states and between them",
     "fit_tica": "fit the slowest linear coordinates, to compare models with",
     "evaluate": "measure a model on held-out time",
     "compare_seeds": "compare the states that the seeds of a model find",
+    "export": "write a trained encoder as TorchScript, for PLUMED, OpenMM-Torch or plain torch",
     "report": "write the report page and summary.json",
 }
 

@@ -165,7 +165,7 @@ def _decoded(
         with torch.no_grad():
             decoded = model.decode(z).numpy()
         true = distances.packed(true_nm)
-        rmsd[some] = structure.held_out_rmsd(model, z, decoded, true_nm, reference)
+        rmsd[some] = structure.held_out_rmsd(model, z, true_nm, reference)
         counts[some] = contacts.contact_counts(true[:, far], decoded[:, far], options["contact_cutoff_nm"])
         original[some] = true[:, compared]
 

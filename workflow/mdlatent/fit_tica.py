@@ -1,9 +1,8 @@
 """Fit the linear map that keeps most of the slow motion, to compare latent spaces with.
 
-TICA on the principal components of the pair distances, fitted to pairs of training frames a lag apart, never across
-gaps or simulations. Writes a file (npz) with `rows`, the test frames as rows of the frame store, and for each lag
-`lag<frames>`, their slowest coordinates (k, dimensions) float32, the slowest first: a map of d dimensions is compared
-with the first d of them.
+The family `tica`, fitted to pairs of training frames a lag apart, never across gaps or simulations. Writes a file
+(npz) with `rows`, the test frames as rows of the frame store, and for each lag `lag<frames>`, their slowest coordinates
+(k, dimensions) float32, the slowest first: a map of d dimensions is compared with the first d of them.
 """
 
 import logging
@@ -11,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdlatent import files, stage
+from mdlatent.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mdlatent.frames import FrameStore
+    from mdlatent.models.base import LatentModel
 
 log = logging.getLogger("mdlatent")
 
 N_COMPONENTS = 30  # principal components of the distances, more where a model has more dimensions
-CHUNK = 1024
+CHUNK = 256
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,46 +51,33 @@ def fit(store: "FrameStore", split: dict[str, Any], lags: list[int], dim: int) -
     """What the file holds, see the head of this file. A lag for which there are no training pairs is left out."""
     import numpy as np
 
-    from mdlatent import held_out, splits
-    from mdlatent.metrics import kinetics
+    from mdlatent import distances, models, splits
 
     labels = np.concatenate([*splits.labels(store, split).values()])
-    starts = held_out.stretches_of_store(store)
-    training = kinetics.split_runs(np.flatnonzero(labels == "train"), starts)
-    test = np.flatnonzero(labels == "test")
-    components = principal_components(store, np.flatnonzero(labels == "train"), max(N_COMPONENTS, dim))
-    seen = [project(store, run, components) for run in training]
-    judged = project(store, test, components)
+    training, test = (np.flatnonzero(labels == name) for name in ("train", "test"))
+    dim = min(dim, distances.n_pairs(store.n_atoms))
     arrays = {"rows": test}
     for lag in lags:
-        moments = kinetics.lagged_moments(seen, lag)
-        if moments is None:
-            log.warning("no two training frames are %d frames apart without a gap: the lag is left out", lag)
+        options = {"lag_frames": lag, "n_components_before": max(N_COMPONENTS, dim), "kinetic_map": False}
+        model = models.build("tica", store.n_atoms, dim, options)
+        try:
+            model.fit(store, training)
+        except DataError as error:
+            log.warning("lag of %d frames left out: %s", lag, error)
             continue
-        arrays[f"lag{lag}"] = (judged @ kinetics.tica(moments, dim)).astype(np.float32)
+        arrays[f"lag{lag}"] = project(store, test, model)
     return arrays
 
 
-def principal_components(store: "FrameStore", rows: "np.ndarray", n: int) -> Any:
-    """A fitted map onto at most n principal components of the pair distances of the frames `rows`."""
-    from mdlatent import models
-
-    n_pairs = store.n_atoms * (store.n_atoms - 1) // 2
-    found = models.build("pca_distances", store.n_atoms, max(1, min(n, n_pairs, len(rows) - 1)))
-    found.fit(store, rows)
-    return found
-
-
-def project(store: "FrameStore", rows: "np.ndarray", components: Any) -> "np.ndarray":
-    """Principal components (k, n) float64 of the frames `rows` (k,) in their order, read in chunks."""
+def project(store: "FrameStore", rows: "np.ndarray", model: "LatentModel") -> "np.ndarray":
+    """Latent (k, d) float32 of the frames `rows` (k,) in their order, read in chunks."""
     import numpy as np
     import torch
 
     from mdlatent.feed import iterate_rows
 
-    chunk = max(1, min(CHUNK, components.frames_at_once))
-    pieces = [components.encode(torch.from_numpy(frames))[0].numpy() for frames in iterate_rows(store, rows, chunk)]
-    return np.concatenate([np.empty((0, components.latent_dim)), *pieces])
+    pieces = [model.encode(torch.from_numpy(frames))[0].numpy() for frames in iterate_rows(store, rows, CHUNK)]
+    return np.concatenate([np.empty((0, model.latent_dim), np.float32), *pieces])
 
 
 if __name__ == "__main__":

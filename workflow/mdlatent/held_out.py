@@ -10,8 +10,6 @@ from mdlatent.frames import FrameStore
 from mdlatent.latents import Latents
 from mdlatent.metrics.kinetics import split_runs
 
-REFERENCE_FRAMES = 200  # training frames whose mean gives the hand of structures made from distances
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -41,12 +39,6 @@ def stretches(latent: Latents) -> np.ndarray:
     return np.concatenate(found)
 
 
-def stretches_of_store(store: FrameStore) -> np.ndarray:
-    """The same from the frame store."""
-    found = [states.segment_starts(store.frame_numbers(s), store.times_ps(s)) + s.start for s in store.simulations]
-    return np.concatenate(found)
-
-
 def time_step_ps(latent: Latents, starts: np.ndarray) -> float | None:
     """Median time between frames that follow each other, in ps; None if it is not known."""
     step = np.diff(latent.time_ps)
@@ -66,10 +58,8 @@ def read_split(folder: Path, simulations: list[str]) -> tuple[np.ndarray, np.nda
 
 
 def training_structure(store: FrameStore, split: np.ndarray) -> np.ndarray:
-    """Mean structure (atoms, 3) in nm of some training frames, evenly spaced: what structures are like here."""
-    from mdlatent.feed import read_rows
-    from mdlatent.metrics.structure import mean_structure
+    """A training frame (atoms, 3) in nm that gives the hand to structures made from distances."""
+    from mdlatent.structures import training_reference
 
     rows = np.flatnonzero(split == "train")
-    rows = rows if len(rows) else np.flatnonzero(split != "test")
-    return mean_structure(read_rows(store, rows[:: -(-len(rows) // REFERENCE_FRAMES)]))
+    return training_reference(store, rows if len(rows) else np.flatnonzero(split != "test"))

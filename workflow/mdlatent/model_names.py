@@ -6,7 +6,7 @@ from typing import Any
 from mdlatent.errors import ConfigError
 
 # Families fitted in one step, without randomness: one seed stands for all. They are the baselines.
-DIRECT = ("pca_distances",)
+DIRECT = ("pca_distances", "pca_coordinates", "tica")
 
 
 def model_name(entry: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # Needs: the stored frames.
-# Makes: models/<model>/seed<k>/ (weights, history, settings), latent/<model>/seed<k>/<simulation>.parquet.
+# Makes: models/<model>/seed<k>/ (weights, history, settings), encoder.pt beside them, latent/<model>/seed<k>/<simulation>.parquet.
 
 
 def model_options(wildcards):
@@ -13,11 +13,20 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+# Modules that families share, beside models/base.py.
+FAMILY_MODULES = {
+    "pca_distances": ["models/principal.py"],
+    "pca_coordinates": ["models/principal.py", "alignment.py"],
+    "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py"],
+}
+
+
 def model_code(*modules):
     """Digest of the given modules and of those of the model's own family."""
 
     def digest(wildcards):
-        return code(*modules, "models/base.py", f"models/{MODELS[wildcards.model]['family']}.py")
+        family = MODELS[wildcards.model]["family"]
+        return code(*modules, "models/base.py", f"models/{family}.py", *FAMILY_MODULES.get(family, []))
 
     return digest
 
@@ -91,3 +100,27 @@ rule embed:
     shell:
         "exec {params.launcher} -m mdlatent.embed --frames {input.index:q} --model {input.model:q}"
         " --simulation {wildcards.simulation} --output {output:q} --log-file {log:q}"
+
+
+rule export_encoder:
+    input:
+        index=f"{STUDY}/frames/training.json",
+        parts=training_parts,
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+    output:
+        f"{STUDY}/models/{{model}}/seed{{seed}}/encoder.pt",
+    log:
+        f"{STUDY}/logs/export_encoder/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/export_encoder/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=train_mb,
+        runtime=grows(30),
+    params:
+        code=model_code("export.py"),
+    message:
+        "Exporting the encoder of {wildcards.model}, seed {wildcards.seed}"
+    shell:
+        "python -m mdlatent.export --frames {input.index:q} --model {input.model:q} --output {output:q} --log {log:q}"

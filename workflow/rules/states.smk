@@ -1,5 +1,6 @@
 # Needs: the latent of every simulation, one row per frame.
-# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, parameters tried, structures), evaluation/.
+# Makes: clusters/<model>/seed<k>/ (labels, populations, transitions, parameters tried, structures, decoded
+# structures), evaluation/.
 
 
 localrules:
@@ -83,9 +84,7 @@ rule cluster:
         runtime=latent_minutes,
     params:
         options=options("cluster"),
-        code=code(
-            "cluster.py", "stability.py", "states.py", "latents.py", "representatives.py", "original_frames.py"
-        ),
+        code=code("cluster.py", "stability.py", "states.py", "latents.py", "representatives.py", "original_frames.py"),
         folder=subpath(output.labels, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
     message:
@@ -93,6 +92,35 @@ rule cluster:
     shell:
         "python -m mdlatent.cluster --frames {input.index:q} --latent {params.latent:q} --options {params.options:q}"
         " --output-dir {params.folder:q} --log {log:q}"
+
+
+rule decode_states:
+    input:
+        latents,
+        all_stored_parts,
+        [topology(name) for name in SIMULATIONS],
+        index=f"{STUDY}/frames/index.json",
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+        clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
+    output:
+        directory(f"{STUDY}/clusters/{{model}}/seed{{seed}}/decoded"),
+    log:
+        f"{STUDY}/logs/decode_states/{{model}}.seed{{seed}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/decode_states/{{model}}.seed{{seed}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=frames_mb,
+        runtime=latent_minutes,
+    params:
+        code=model_code("decoded.py", "latent_paths.py", "structures.py", "alignment.py", "latents.py", "splits.py"),
+        latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
+    message:
+        "Decoding the states of {wildcards.model}, seed {wildcards.seed}"
+    shell:
+        "python -m mdlatent.decoded --frames {input.index:q} --model {input.model:q} --latent {params.latent:q}"
+        " --clusters {input.clusters:q} --output-dir {output:q} --log {log:q}"
 
 
 rule fit_tica:
@@ -114,7 +142,7 @@ rule fit_tica:
         options=options("split", evaluate=lags()),
         # Ten at least, so that a model with a few more dimensions is no reason to measure all others again.
         dim=max(10, *(model["latent_dim"] for model in MODELS.values())),
-        code=code("fit_tica.py", "held_out.py", "metrics/kinetics.py", "models/pca_distances.py", "splits.py"),
+        code=code("fit_tica.py", "models/tica.py", "models/principal.py", "splits.py"),
     message:
         "Fitting the slowest linear coordinates, to compare models with"
     shell:
@@ -151,6 +179,8 @@ rule evaluate:
             "reference_states.py",
             "latents.py",
             "states.py",
+            "structures.py",
+            "alignment.py",
             *(f"metrics/{name}.py" for name in MEASURES),
         ),
         folder=subpath(input.model, parent=True),

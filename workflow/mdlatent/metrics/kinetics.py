@@ -1,4 +1,4 @@
-"""How much of the slow motion a map keeps: VAMP-2, and TICA as the linear map that keeps most of it.
+"""How much of the slow motion a map keeps: VAMP-2.
 
 VAMP-2 of a map z at a lag τ is the sum of the squared singular values of C₀₀^(−1/2) C₀τ C_ττ^(−1/2), with the
 covariances of z(t) and z(t + τ), means taken out (Wu & Noé 2020, doi:10.1007/s00332-019-09567-y, eq. 33). The constant
@@ -94,21 +94,6 @@ def whitening(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     keep = values > CUTOFF * max(float(values[-1]), np.finfo(float).tiny)
     return vectors[:, keep] / np.sqrt(values[keep])
-
-
-def tica(moments: Moments, dim: int) -> np.ndarray:
-    """The map (d, ≤ dim) onto the slowest directions, x ↦ x @ map, each of variance 1, the slowest first.
-
-    The reversible estimate: covariances of both halves of the pairs are averaged with their transposes (Pérez-Hernández
-    et al. 2013, doi:10.1063/1.4811489).
-    """
-    c00, ctt, c0t = moments.covariances()
-    half = whitening((c00 + ctt) / 2)
-    values, vectors = np.linalg.eigh(half.T @ (c0t + c0t.T) @ half / 2)
-    order = np.argsort(-values, kind="stable")[:dim]
-    result = half @ vectors[:, order]
-    largest = np.abs(result).argmax(0)
-    return result * np.sign(result[largest, np.arange(result.shape[1])])  # a fixed sign
 
 
 def split_runs(rows: np.ndarray, starts: Iterable[int]) -> list[np.ndarray]:

@@ -20,6 +20,8 @@ __all__ = ["FAMILIES", "build", "family_class", "load", "save"]
 FAMILIES = {
     "conv2d": ("mdlatent.models.conv2d", "Conv2dVAE"),
     "pca_distances": ("mdlatent.models.pca_distances", "PcaDistances"),
+    "pca_coordinates": ("mdlatent.models.pca_coordinates", "PcaCoordinates"),
+    "tica": ("mdlatent.models.tica", "Tica"),
 }
 
 FORMAT, VERSION = "mdlatent-model", 1

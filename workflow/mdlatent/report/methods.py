@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mdlatent.model_names import DIRECT
+
 Reference = tuple[str, str, str | None]  # what it did, reference, DOI
 
 ALWAYS: list[Reference] = [
@@ -80,6 +82,33 @@ FAMILIES: dict[str, list[Reference]] = {
             "10.1080/14786440109462720",
         ),
     ],
+    "pca_coordinates": [
+        (
+            "Model pca_coordinates",
+            "Essential dynamics: Amadei A, Linssen ABM, Berendsen HJC (1993) Essential dynamics of proteins. Proteins "
+            "17:412–425",
+            "10.1002/prot.340170408",
+        ),
+        (
+            "Mean structure",
+            "Generalised Procrustes analysis: Gower JC (1975) Generalized procrustes analysis. Psychometrika 40:33–51",
+            "10.1007/BF02291478",
+        ),
+    ],
+    "tica": [
+        (
+            "Model tica",
+            "Time-lagged independent components: Pérez-Hernández G, Paul F, Giorgino T, De Fabritiis G, Noé F (2013) "
+            "Identification of slow molecular order parameters for Markov model construction. J Chem Phys 139:015102",
+            "10.1063/1.4811489",
+        ),
+        (
+            "Scaling of tica",
+            "Kinetic map: Noé F, Clementi C (2015) Kinetic distance and kinetic maps from molecular dynamics "
+            "simulation. J Chem Theory Comput 11:5002–5011",
+            "10.1021/acs.jctc.5b00553",
+        ),
+    ],
 }
 SIMULATE: list[Reference] = [
     (
@@ -105,6 +134,6 @@ def references(options: dict[str, Any], families: Sequence[str]) -> list[Referen
     found += ALWAYS[:7]
     if any("simulate" in row for row in options["simulations"]):
         found += SIMULATE
-    if any(family != "pca_distances" for family in families):
+    if any(family not in DIRECT for family in families):
         found += TORCH
     return found + ALWAYS[7:]
