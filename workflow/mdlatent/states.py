@@ -83,10 +83,12 @@ def _hdbscan(
     latent: np.ndarray, options: Mapping[str, Any], trees: Path | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, probabilities and persistence. The one place that knows the engine; others can stand beside it."""
+    import warnings
+
     import hdbscan
     from joblib import Memory
 
-    found = hdbscan.HDBSCAN(
+    engine = hdbscan.HDBSCAN(
         min_cluster_size=options["min_cluster_size"],
         min_samples=options["min_samples"],
         cluster_selection_method=options["selection_method"],
@@ -94,7 +96,10 @@ def _hdbscan(
         approx_min_span_tree=False,
         core_dist_n_jobs=1,
         memory=Memory(trees, verbose=0),
-    ).fit(latent)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Persisting input arguments")  # of a slow disk, not of the result
+        found = engine.fit(latent)
     return found.labels_, found.probabilities_, found.cluster_persistence_
 
 
