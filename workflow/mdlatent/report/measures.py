@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Measure]] = {
     "States": {
         "n_states": Measure("States", "", 0, 1, "states found by HDBSCAN"),
         "noise_fraction": Measure("Noise", "% of frames", 1, 100, "frames between states"),
+        "noise_fraction_by_density": Measure(
+            "Before outskirts", "% of frames", 1, 100, "noise as HDBSCAN has it, outskirts of a single state included"
+        ),
         "ari_subsamples": Measure(
             "Agreement of subsamples", "ARI", 3, 1, "with the states of random 80 % of the frames, noise as a label"
         ),
