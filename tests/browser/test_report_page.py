@@ -213,6 +213,7 @@ def test_the_choice_of_parameters_is_shown(chromium, small_study, tmp_path):  # 
     study.write()
     opened = Opened(chromium, study.page)
     assert opened.page.locator("#sweep-plot .main-svg").count() > 0
+    assert opened.page.evaluate(CHOSEN) == 1
     assert (
         opened.page.evaluate("byId('sweep-plot').layout.annotations.filter((note) => /<b>/.test(note.text)).length")
         == 1

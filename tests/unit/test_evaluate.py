@@ -65,7 +65,9 @@ def write_latent(study: Study) -> None:
 def write_clusters(folder, labels: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {"n_states": int(labels.max()) + 1, "noise_fraction": float((labels < 0).mean())}
-    (folder / "cluster.json").write_text(json.dumps(about | {"latent_dim": 2, "ari_subsamples": 0.9}))
+    (folder / "cluster.json").write_text(
+        json.dumps(about | {"latent_dim": 2, "ari_subsamples": 0.9, "noise_fraction_by_density": 0.5})
+    )
     names = np.repeat(list(LENGTHS), list(LENGTHS.values()))
     pandas.DataFrame({"simulation": names, "label": labels.astype(np.int32)}).to_parquet(folder / "labels.parquet")
 
@@ -100,7 +102,7 @@ def test_the_records_of_a_model(study):
         "ck_error": "1",
         "ari_subsamples": "1",
         "n_states": "count",
-        "noise_fraction": "1",
+        **dict.fromkeys(("noise_fraction", "noise_fraction_by_density"), "1"),
     }
     assert (found["parameters"]["stage"], found["vamp2"]["stage"]) == ("train", "evaluate")
     assert (found["n_states"]["stage"], found["n_states"]["value"]) == ("cluster", 2)
@@ -208,7 +210,8 @@ def test_without_test_frames_or_states_the_rest_is_measured(study, capsys):
     write_latent(study)
     write_clusters(study.clusters, np.full(len(study.split), -1))
     found = run(study)
-    assert set(found) == {"parameters", "frames_per_cpu_second", "peak_memory", "n_states", "noise_fraction"}
+    measured = {"parameters", "frames_per_cpu_second", "peak_memory"}
+    assert set(found) == measured | {"n_states", "noise_fraction", "noise_fraction_by_density"}
     assert "no frame is held out" in capsys.readouterr().err
 
 

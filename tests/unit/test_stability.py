@@ -108,14 +108,22 @@ def test_frames_left_out_of_a_chance_partition_change_it():
     assert agreement[0] < 0.7 < 0.95 < agreement[1]
 
 
+def test_outskirts_do_not_change_the_choice():
+    z, _ = planted(500, 3)
+    assigned, left = (stability.choose(z, {**AUTO, "outskirts": value}) for value in ("assign", "noise"))
+    assert assigned.table == left.table
+    assert assigned.options == left.options | {"outskirts": "assign"}
+    assert assigned.ari_subsamples > left.ari_subsamples
+
+
 def test_alanine_dipeptide_has_its_two_basins_without_parameters(field_data):
     folder = field_data / "ala2_msmbuilder"
     trajectory = mdtraj.load([str(folder / f"trajectory-{k}.dcd") for k in range(7)], top=str(folder / "ala2.pdb"))[
         ::30
     ]
     z = principal_components(pair_distances(trajectory.xyz[:, trajectory.topology.select("symbol != H")]), 3)
-    found = states.find_states(z, stability.choose(z, AUTO).options)
+    found = states.find_states(z, stability.choose(z, {**AUTO, "outskirts": "assign"}).options)
     psi = np.degrees(mdtraj.compute_dihedrals(trajectory, [[6, 8, 14, 16]])[:, 0])
     assert found.n_states == 2
-    assert found.noise_fraction < 0.03
+    assert found.noise_fraction < 0.01
     assert adjusted_rand(contingency(((psi > -105) & (psi < 90)).astype(int), found.labels)) > 0.985

@@ -188,3 +188,22 @@ def test_population_error_by_hand_and_against_independent_frames():
     error = states.population_error(labels, states.time_blocks([60_000, 40_000], 200), 2)
     assert error[1] == pytest.approx(np.sqrt(0.3 * 0.7 / 100_000), rel=0.15)
     assert error[2] == 0
+
+
+def test_outskirts_belong_to_their_state_and_what_lies_between_stays_noise():
+    random = np.random.default_rng(0)
+    z = np.concatenate([random.normal(size=(400, 2)), random.normal(size=(300, 2)) + [5, 0]])
+    extra = np.array([[-2.9, 0.0], [7.9, 0.0], [2.5, 1.5], [-40.0, 0.0]])  # two outskirts, between, far away
+    z = np.concatenate([z, extra])
+    dense = states.find_states(z, OPTIONS)
+    found = states.find_states(z, {**OPTIONS, "outskirts": "assign"})
+    assert dense.labels[-4:].tolist() == [-1] * 4
+    assert found.labels[-4:].tolist() == [0, 1, -1, -1]
+    inside = dense.labels >= 0
+    np.testing.assert_array_equal(found.labels[inside], dense.labels[inside])
+    assert (found.probabilities == dense.probabilities).all()
+    assert found.n_assigned == (found.labels != dense.labels).sum() > 2
+    assert found.noise_by_density == pytest.approx(dense.noise_fraction)
+    assert dense.n_assigned == 0
+    nothing = np.full(5, -1, np.int32)
+    assert states.assign_outskirts(np.zeros((5, 2)), nothing).tolist() == nothing.tolist()

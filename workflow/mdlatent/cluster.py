@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("mdlatent")
 
 DEFINITIONS = {
-    "state": "0 is the most populated state; -1 are frames between states (noise)",
+    "state": "0 is the most populated state, before outskirts are assigned; -1 are frames between states (noise)",
+    "noise_fraction_by_density": "noise as HDBSCAN has it: all that is less dense than the pass between two states",
+    "outskirts": "`assign`: noise whose 10 nearest frames in states are all of one state, and not twice as far as for "
+    "its most isolated frame, belongs to it, with probability 0; `noise`: it stays noise",
     "population": "fraction of all frames",
     "population_se": "standard error from the spread between about 10 blocks of time; too small for states that live "
     "longer than a block; empty if there are fewer than two blocks",
@@ -77,8 +80,8 @@ def main(argv: list[str] | None = None) -> None:
         start = time.monotonic()
         found = states.find_states(latent.z, choice.options)
         log.info(
-            "%d states, %.1f %% noise (%.1f s)",
-            found.n_states, 100 * found.noise_fraction, time.monotonic() - start,
+            "%d states, %.1f %% noise, %.1f %% by density alone (%.1f s)",
+            found.n_states, 100 * found.noise_fraction, 100 * found.noise_by_density, time.monotonic() - start,
         )  # fmt: skip
         for words in filter(None, (found.message, found.caution)):
             log.warning("%s", words)
@@ -205,6 +208,7 @@ def description(
         "n_states": found.n_states,
         "n_frames": len(latent),
         "noise_fraction": found.noise_fraction,
+        "noise_fraction_by_density": found.noise_by_density,
         "ari_subsamples": choice.ari_subsamples,
         "message": found.message,
         "caution": found.caution,

@@ -282,6 +282,7 @@ def _states(records: Records, points: "Latents", labels: "np.ndarray", about: di
         records.add("ari_subsamples", about["ari_subsamples"])
     records.add("n_states", about["n_states"], "count", of="cluster")
     records.add("noise_fraction", about["noise_fraction"], "1", noise, of="cluster")
+    records.add("noise_fraction_by_density", about["noise_fraction_by_density"], of="cluster")
 
 
 def _measured(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ makes the states (`states.DOUBTFUL`); beyond it persistence counts no more, for 
 itself. Of equal scores the larger `min_cluster_size` wins, then the smaller `min_samples`. Where no score reaches
 STABLE there is nothing to choose by, and the most cautious parameters of the grid are taken: the largest of both.
 
+Parameters are chosen with noise as HDBSCAN has it, before frames at the outskirts are given to states.
+
 Cost is bounded: at most MAX_FRAMES frames, evenly spaced in time, are used. Both parameters count frames, so what is
 chosen among k of n frames is scaled by n / k, `min_samples` up to MAX_SAMPLES (its time and memory grow with it).
 """
@@ -63,12 +65,14 @@ def choose(latent: np.ndarray, options: Mapping[str, Any]) -> Choice:
     with tempfile.TemporaryDirectory() as folder:
         for size, samples in grid:
             here = {**options, "min_cluster_size": scaled(size, part, 2), "min_samples": scaled(samples, part, 1)}
+            here |= {"outskirts": "noise"}  # noise must cost something, or chance would fill the map with states
             tried.append(here)
             table.append({"min_cluster_size": size, "min_samples": samples, **judged(z, here, N_SWEEP, Path(folder))})
         best = max(range(len(grid)), key=lambda k: (table[k]["score"], grid[k][0], -grid[k][1]))
         if table[best]["score"] < STABLE:
             best = max(range(len(grid)), key=lambda k: grid[k])
-        agreement = judged(z, tried[best], N_CHOSEN, Path(folder))["ari_subsamples"]
+        final = tried[best] | {"outskirts": options.get("outskirts", "noise")}
+        agreement = judged(z, final, N_CHOSEN, Path(folder))["ari_subsamples"]
     for k, row in enumerate(table):
         row["chosen"] = k == best
     size, samples = grid[best]

@@ -4,6 +4,10 @@ A state is a cluster of HDBSCAN (Campello et al. 2013, doi:10.1007/978-3-642-374
 doi:10.21105/joss.00205) on the latent as the model gives it: no scaling, for a dimension that varies little is meant
 to count little, and whitening would lift its noise to the height of the slow motions.
 
+Frames that are less dense than the pass between two states are noise to HDBSCAN, on all sides of a state. Where asked
+for, those that lie at the outskirts of one state are given to it (`assign_outskirts`), so that noise is what lies
+between states or far away.
+
 Frames between states are noise (label −1). For kinetics they belong to the state last visited (core sets, also called
 milestoning: Buchete & Hummer 2008, doi:10.1021/jp0761665; Schütte et al. 2011, doi:10.1063/1.3590108): a frame that
 leaves a core and falls back to it made no transition.
@@ -19,6 +23,7 @@ import numpy as np
 
 NOISE = -1
 DOUBTFUL = 0.15  # one structureless (Gaussian) basin of 1,000–20,000 frames gives clusters of persistence up to this
+NEIGHBOURS, REACH = 10, 2.0  # that must agree for a frame at the outskirts; how much sparser than its state it may be
 N_BLOCKS = 10  # blocks of time for standard errors; few, since blocks must outlast the memory of the states
 
 
@@ -26,13 +31,15 @@ N_BLOCKS = 10  # blocks of time for standard errors; few, since blocks must outl
 class Clustering:
     """Labels (n,) int32 (0 is the largest state, −1 noise), probabilities (n,) float32, persistence of each state.
 
-    `message` says in words why there is no state, or None.
+    `message` says in words why there is no state, or None. `n_assigned` frames at the outskirts were noise to HDBSCAN;
+    their probability is 0.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     persistence: list[float] = field(default_factory=list)
     message: str | None = None
+    n_assigned: int = 0
 
     @property
     def n_states(self) -> int:
@@ -43,6 +50,11 @@ class Clustering:
     def noise_fraction(self) -> float:
         """Fraction of frames in no state."""
         return float(np.mean(self.labels == NOISE)) if len(self.labels) else 0.0
+
+    @property
+    def noise_by_density(self) -> float:
+        """The same before frames at the outskirts were given to states."""
+        return self.noise_fraction + self.n_assigned / max(len(self.labels), 1)
 
     @property
     def caution(self) -> str | None:
@@ -71,22 +83,53 @@ def find_states(latent: np.ndarray, options: Mapping[str, Any], trees: Path | No
     labels, probabilities, persistence = _hdbscan(np.asarray(latent, np.float64), options, trees)
     order = by_population(labels)
     message = None if len(order) else _no_state(size, samples)
+    labels = relabel(labels, order)
+    dense = int((labels != NOISE).sum())
+    if options.get("outskirts") == "assign":
+        labels = assign_outskirts(np.asarray(latent, np.float64), labels)
     return Clustering(
-        relabel(labels, order),
+        labels,
         np.nan_to_num(probabilities, nan=1.0).astype(np.float32),  # 0/0 where identical frames make a state
         [float(persistence[label]) for label in order],
         message,
+        int((labels != NOISE).sum()) - dense,
     )
+
+
+def assign_outskirts(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Labels (n,) in which noise at the outskirts of one state belongs to it; states keep all they have.
+
+    A frame is at the outskirts of a state if its NEIGHBOURS nearest frames in states are all of that state, the last of
+    them no further away than REACH times what it is for the most isolated frame of the state. What remains noise has
+    several states around it, or is far from all.
+    """
+    from scipy.spatial import cKDTree
+
+    inside, noise = np.flatnonzero(labels != NOISE), np.flatnonzero(labels == NOISE)
+    if len(inside) <= NEIGHBOURS or not len(noise):
+        return labels
+    tree, here = cKDTree(latent[inside]), labels[inside]
+    own = tree.query(latent[inside], k=[NEIGHBOURS + 1])[0][:, 0]  # the first is the frame itself
+    reach = np.zeros(int(here.max()) + 1)
+    np.maximum.at(reach, here, REACH * own)
+    distance, nearest = tree.query(latent[noise], k=NEIGHBOURS)
+    state = here[nearest]
+    near = (state == state[:, :1]).all(1) & (distance[:, -1] <= reach[state[:, 0]])
+    result = labels.copy()
+    result[noise[near]] = state[near, 0]
+    return result
 
 
 def _hdbscan(
     latent: np.ndarray, options: Mapping[str, Any], trees: Path | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, probabilities and persistence. The one place that knows the engine; others can stand beside it."""
+    import warnings
+
     import hdbscan
     from joblib import Memory
 
-    found = hdbscan.HDBSCAN(
+    engine = hdbscan.HDBSCAN(
         min_cluster_size=options["min_cluster_size"],
         min_samples=options["min_samples"],
         cluster_selection_method=options["selection_method"],
@@ -94,7 +137,10 @@ def _hdbscan(
         approx_min_span_tree=False,
         core_dist_n_jobs=1,
         memory=Memory(trees, verbose=0),
-    ).fit(latent)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Persisting input arguments")  # of a slow disk, not of the result
+        found = engine.fit(latent)
     return found.labels_, found.probabilities_, found.cluster_persistence_
 
 

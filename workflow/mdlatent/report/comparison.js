@@ -4,8 +4,9 @@ function drawComparison() {
   const place = byId("comparison-card");
   place.hidden = !panels.length;
   if (!panels.length) return;
-  const traces = [], shape = {}, notes = [], n = panels.length, columns = Math.min(n, window.innerWidth < 1020 ? 2 : 3), rows = Math.ceil(n / columns);
-  const gap = 0.05, width = (1 - gap * (columns - 1)) / columns, rowGap = rows > 1 ? 0.3 / rows : 0, tall = (1 - rowGap * (rows - 1)) / rows;
+  const traces = [], shape = {}, notes = [], n = panels.length, columns = Math.min(n, window.innerWidth < 620 ? 1 : window.innerWidth < 1020 ? 2 : 3), rows = Math.ceil(n / columns);
+  const gap = 0.05, width = (1 - gap * (columns - 1)) / columns, drawn = rows * (40 * models.length + 54) - 54, rowGap = 54 / drawn;
+  const tall = (1 - rowGap * (rows - 1)) / rows, height = drawn + 30 + 34;
   panels.forEach((panel, k) => {
     const end = k ? String(k + 1) : "", column = k % columns, row = Math.floor(k / columns), top = 1 - row * (tall + rowGap);
     const left = column * (width + gap);
@@ -31,8 +32,7 @@ function drawComparison() {
     notes.push({ xref: "paper", yref: "paper", x: left, y: top, yshift: 6, xanchor: "left", yanchor: "bottom", showarrow: false, align: "left",
       text: "<b>" + plain(panel.label) + "</b>" + (panel.unit ? " (" + plain(panel.unit) + ")" : "") + " <span style='color:#8a949e'>" + panel.better + "</span>", font: { size: 12.5 } });
   });
-  const height = rows * (62 + 40 * models.length) + 20;
   byId("comparison-plot").style.height = height + "px";
-  draw("comparison-plot", traces, { ...shape, height, annotations: notes, margin: { l: 20, r: 16, t: 30, b: 30 } }, "models",
+  draw("comparison-plot", traces, { ...shape, height, annotations: notes, margin: { l: 20, r: 16, t: 30, b: 34 } }, "models",
     "Models compared in " + panels.map((panel) => panel.label).join(", "));
 }

@@ -44,7 +44,7 @@ function drawSweep(run) {
   const at = (size, some) => rows.find((row) => row.min_cluster_size === size && row.min_samples === some);
   const grid = (value) => samples.map((some) => sizes.map((size) => { const row = at(size, some); return row ? value(row) : null; }));
   const words = (row) => row.n_states + (row.n_states === 1 ? " state" : " states") + "<br>" + percent(row.noise_fraction, 0) + " % noise";
-  const notes = rows.map((row) => ({ x: String(row.min_cluster_size), y: String(row.min_samples), text: row.chosen === "True" ? "<b>" + words(row) + "</b>" : words(row), showarrow: false,
+  const notes = rows.map((row) => ({ x: sizes.indexOf(row.min_cluster_size), y: samples.indexOf(row.min_samples), text: row.chosen === "True" ? "<b>" + words(row) + "</b>" : words(row), showarrow: false,
     font: { size: 11.5, color: row.score > 0.6 ? "#fff" : "#1c2127" } }));
   const chosen = rows.find((row) => row.chosen === "True"), i = sizes.indexOf(chosen.min_cluster_size), j = samples.indexOf(chosen.min_samples);
   draw("sweep-plot", [{ type: "heatmap", z: grid((row) => row.score), customdata: grid((row) => [row.ari_subsamples, row.noise_fraction, row.smallest_persistence]), x: sizes.map(String), y: samples.map(String),
