@@ -33,6 +33,8 @@ log = logging.getLogger("mdlatent")
 
 ABOUT = "mdlatent.json"
 CONVENTIONS = ("plain", "plumed", "openmm")
+RUNS = 4  # from the second on, TorchScript runs what it made of the recorded code
+GRADIENT_TOLERANCE = 1e-3  # relative to its largest element
 TOLERANCE = 1e-5  # relative to the largest latent coordinate of the frames that are tried
 
 
@@ -167,7 +169,7 @@ def trace(
         inputs = torch.tensor(frames, dtype=torch.float32)
         examples, example = [*inputs, inputs.flatten(1)[:1], inputs[0].flatten(), inputs, inputs.flatten(1)], inputs[:1]
     module(example)  # what is kept from a first call must not be recorded
-    with _without_warnings():
+    with _without_warnings(), _chunks_as_slices():
         traced = torch.jit.trace(module, example, check_trace=False)
     with torch.no_grad():
         wanted = [module(x) for x in examples]
@@ -179,7 +181,43 @@ def trace(
                     f"the recorded encoder of {model.family} gives other values than the model itself for input of "
                     f"shape {tuple(x.shape)}; its `encode` does something that depends on the values"
                 )
+    wanted_gradient = _gradient(module, example)
+    for _ in range(RUNS):
+        error = (_gradient(traced, example) - wanted_gradient).abs().max()
+        if not float(error) <= GRADIENT_TOLERANCE * float(wanted_gradient.abs().max()):
+            raise DataError(f"the recorded encoder of {model.family} has another gradient than the model itself")
     return traced
+
+
+def _gradient(module: "torch.nn.Module", coordinates: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    x = coordinates.clone().requires_grad_(True)
+    return torch.autograd.grad(module(x).sum(), x)[0]
+
+
+@contextlib.contextmanager
+def _chunks_as_slices() -> Iterator[None]:
+    """Record `chunk` as slices.
+
+    Where not all chunks are used (mean and log-variance), the gradient that TorchScript derives by itself, from the
+    second run on, fails: "mat1 and mat2 shapes cannot be multiplied" (torch 2.12 and 2.13).
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def slices(tensor: "torch.Tensor", chunks: int, dim: int = 0) -> "tuple[torch.Tensor, ...]":
+        n = tensor.shape[dim]
+        size = -(-n // chunks)
+        return tuple(tensor.narrow(dim, k, min(size, n - k)) for k in range(0, n, size))
+
+    class Slices(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            replaced = slices if function in (torch.chunk, torch.Tensor.chunk) else function
+            return replaced(*args, **(kwargs or {}))
+
+    with Slices():
+        yield
 
 
 def write(path: Path, traced: "torch.jit.ScriptModule", about: dict[str, Any]) -> None:
