@@ -1,7 +1,8 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
-squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances.
+squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances; for coordinate,
+the fraction of variance lost (models/coordinate.py).
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
 
@@ -150,8 +151,10 @@ def run(
     model = models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
     log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
     batch_size = settings["batch_size"]
+    share["lag_frames"] = model.lag_frames
     feed = Feed(store, rows["train"], batch_size, seed, **share)
-    validation = Feed(store, rows["validation"], batch_size, shuffle=False, **share)
+    # Kinetics of a batch of neighbours in time would show nothing slow.
+    validation = Feed(store, rows["validation"], batch_size, shuffle=model.lag_frames > 0, **share)
     history = output_dir / "history.csv"
     key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
     if model.fitted == "direct":
@@ -215,6 +218,7 @@ def mean_square_error(model: "LatentModel", feed: "Feed", group: "Group") -> flo
 
     total = 0.0
     for batch in feed.batches():
+        batch = batch[:, 0] if model.lag_frames else batch
         for piece in batch.split(model.frames_at_once) if len(batch) else ():
             total += float(model.embed(piece)[1].double().square().sum())
     return float(group.sum(torch.tensor(total, dtype=torch.float64))) / len(feed)

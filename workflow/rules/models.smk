@@ -13,11 +13,18 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+FAMILY_HELPERS = {
+    "coordinate": ["alignment", "kinetics", "pair_features", "principal"],
+}
+
+
 def model_code(*modules):
     """Digest of the given modules and of those of the model's own family."""
 
     def digest(wildcards):
-        return code(*modules, "models/base.py", f"models/{MODELS[wildcards.model]['family']}.py")
+        family = MODELS[wildcards.model]["family"]
+        own = [f"models/{name}.py" for name in (family, *FAMILY_HELPERS.get(family, []))]
+        return code(*modules, "models/base.py", *own)
 
     return digest
 
@@ -48,7 +55,7 @@ rule train_model:
     params:
         options=model_options,
         launcher=training_launcher,
-        code=model_code("train.py", "training.py", "feed.py", "splits.py"),
+        code=model_code("train.py", "training.py", "averaging.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",
