@@ -88,19 +88,22 @@ class CoordinateVAE(LatentModel):
         self.kinetic_weight, self.time_lagged = kinetic_weight, time_lagged
         self.lag_frames = lag_frames if kinetic_weight or time_lagged else 0
         self.signed_features = signed_features
-        pairs, fours = pf.encoder_pairs(n_atoms), np.zeros((0, 4), np.int64)
-        if signed_features == "dihedrals":
-            fours = np.zeros((pf.n_dihedrals(n_atoms), 4), np.int64)
-        n_features = len(pairs) + 2 * len(fours)
+        marks, self.shifts = pf.landmarks(n_atoms), pf.encoder_shifts(n_atoms)
+        n_dihedrals = pf.n_dihedrals(n_atoms) if signed_features == "dihedrals" else 0
+        n_features = len(marks) * (len(marks) - 1) // 2 + sum(n_atoms - step for step in self.shifts) + 2 * n_dihedrals
         k, j = min(n_components, 3 * n_atoms - 6), min(FEATURE_COMPONENTS, n_features)
         n_inputs = j + (k if signed_features == "aligned" else 0)
         constants = {
-            "pairs": torch.from_numpy(pairs), "fours": torch.from_numpy(fours),
-            "loss_pairs": torch.from_numpy(pf.loss_pairs(n_atoms)), "mean_nm": torch.zeros(n_atoms, 3),
-            "basis": torch.zeros(k, 3 * n_atoms), "deviations_nm": torch.ones(k), "scale_nm": torch.ones(()),
-            "feature_scale": torch.ones(2), "feature_mean": torch.zeros(n_features),
-            "feature_basis": torch.zeros(j, n_features), "feature_deviations": torch.ones(j),
-        }  # fmt: skip
+            "landmarks": torch.from_numpy(marks),
+            "fours": torch.zeros((n_dihedrals, 4), dtype=torch.int64),
+            "mean_nm": torch.zeros(n_atoms, 3),
+            "basis": torch.zeros(k, 3 * n_atoms),
+            "deviations_nm": torch.ones(k),
+            "scale_nm": torch.ones(()),
+            "feature_mean": torch.zeros(n_features),
+            "feature_basis": torch.zeros(j, n_features),
+            "feature_deviations": torch.ones(j),
+        }
         for name, value in constants.items():
             self.register_buffer(name, value)
         self.linear_encoder = nn.Linear(n_inputs, latent_dim)
@@ -117,22 +120,21 @@ class CoordinateVAE(LatentModel):
             last.bias[latent_dim:] = START_LOG_VARIANCE
 
     if TYPE_CHECKING:
-        pairs: Tensor
+        landmarks: Tensor
         fours: Tensor
-        loss_pairs: Tensor
         mean_nm: Tensor
         basis: Tensor
         deviations_nm: Tensor
         scale_nm: Tensor
-        feature_scale: Tensor
         feature_mean: Tensor
         feature_basis: Tensor
         feature_deviations: Tensor
 
     @property
     def bytes_per_frame(self) -> int:
-        """Kept for the gradient: pairs of encoder and loss with their vectors, coordinates, and the networks."""
-        numbers = 8 * len(self.pairs) + 16 * len(self.loss_pairs) + 60 * self.n_atoms + 30 * len(self.basis)
+        """Features and their vectors, coordinates, pairs of the loss with theirs, and the networks."""
+        n_loss = 16 * self.n_atoms * len(pf.loss_shifts(self.n_atoms)) if self.distance_weight else 0
+        numbers = 8 * self.feature_mean.numel() + n_loss + 60 * self.n_atoms + 30 * len(self.basis)
         return 4 * (numbers + 8 * self.options["width"] * self.options["layers"]) * (2 if self.lag_frames else 1)
 
     @property
@@ -162,7 +164,6 @@ class CoordinateVAE(LatentModel):
 
         self.fours.copy_(torch.from_numpy(pf.choose_dihedrals(store.atoms))[: len(self.fours)])
         n_features = 3 * self.feature_mean.numel()
-        self.feature_scale[0] = self.scale_nm
         mean, basis, deviations = principal_components(
             lambda: (self._features(torch.from_numpy(some)).numpy() for some in frames(n_features)),
             len(self.feature_basis),
@@ -233,13 +234,15 @@ class CoordinateVAE(LatentModel):
     def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """As in the base class; the pairs are taken a block of atoms at a time, so that memory is linear in atoms."""
         z, _ = self.encode(coordinates)
-        decoded = self.decode_coordinates(z)
-        size = max(1, EMBED_BYTES // (16 * len(z) * self.n_atoms))
+        decoded, n = self.decode_coordinates(z), self.n_atoms
+        size = max(1, min(EMBED_BYTES // (16 * len(z) * n), -(-n // 8)))
         total = z.new_zeros(len(z), dtype=torch.float64)
-        for start in range(0, self.n_atoms, size):
-            error = _block(decoded, start, size) - _block(coordinates, start, size)
-            total += error.square().sum((1, 2), dtype=torch.float64)
-        return z, (total / (2 * self.n_pairs)).sqrt().to(z.dtype)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            error = _block(decoded, start, stop) - _block(coordinates, start, stop)
+            squares = error.square().sum(1, dtype=torch.float64)
+            total += squares[:, : stop - start].sum(1) / 2 + squares[:, stop - start :].sum(1)
+        return z, (total / self.n_pairs).sqrt().to(z.dtype)
 
     def _error(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Error of each frame (B,), in units of the fluctuation squared."""
@@ -247,7 +250,8 @@ class CoordinateVAE(LatentModel):
         onto = superpose(target, moved)
         error = (moved - onto).square().sum(2).mean(1)
         if self.distance_weight:
-            difference = pf.pair_distances(moved, self.loss_pairs) - pf.pair_distances(onto, self.loss_pairs)
+            shifts = pf.loss_shifts(self.n_atoms)
+            difference = pf.shifted_distances(moved, shifts) - pf.shifted_distances(onto, shifts)
             error = error + self.distance_weight * difference.square().mean(1)
         return error / self.scale_nm.square()
 
@@ -268,8 +272,12 @@ class CoordinateVAE(LatentModel):
 
     def _features(self, coordinates: Tensor) -> Tensor:
         """Pair distances in units of the fluctuation, sines and cosines: (B, n_features)."""
-        features = pf.pair_distances(coordinates, self.pairs) / self.scale_nm
-        return torch.cat([features, pf.dihedral_numbers(coordinates, self.fours)], 1) if len(self.fours) else features
+        features = [pf.square_distances(coordinates, self.landmarks) / self.scale_nm]
+        if self.shifts:
+            features.append(pf.shifted_distances(coordinates, self.shifts) / self.scale_nm)
+        if len(self.fours):
+            features.append(pf.dihedral_numbers(coordinates, self.fours))
+        return torch.cat(features, 1)
 
     def _superposed(self, coordinates: Tensor) -> Tensor:
         """Coordinates superposed on the mean structure, less it: (B, 3 N) in nm."""
@@ -293,13 +301,16 @@ class CoordinateVAE(LatentModel):
         return step.clamp(-LONGEST_STEP, LONGEST_STEP)
 
     def _slopes(self, z: Tensor) -> Tensor:
-        """Derivatives of c(z): (B, k, d)."""
-
-        def along(direction: Tensor) -> Tensor:
-            return torch.func.jvp(self._scores, (z,), (direction.expand_as(z),))[1]
-
-        directions = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
-        return torch.stack([along(direction) for direction in directions], 2)
+        """Derivatives of c(z): (B, k, d), carried forward through the layers."""
+        values, slopes = z, torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)[None]  # (B, d, width)
+        for layer in self.decoder:
+            if isinstance(layer, nn.Linear):
+                slopes = slopes @ layer.weight.T
+            else:
+                half = torch.sigmoid(values)
+                slopes = slopes * (half * (1 + values * (1 - half)))[:, None]
+            values = layer(values)
+        return (slopes + self.linear_decoder.weight.T).transpose(1, 2)
 
 
 def _network(n_inputs: int, n_outputs: int, width: int, layers: int) -> nn.Sequential:
@@ -320,6 +331,6 @@ def _inverse_scales(deviations: Tensor) -> Tensor:
     return torch.where(root > 0, 1 / root.clamp_min(1e-12), torch.zeros_like(root))
 
 
-def _block(coordinates: Tensor, start: int, size: int) -> Tensor:
-    """Distances (B, ≤ size, N) of some atoms to all."""
-    return torch.cdist(coordinates[:, start : start + size], coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+def _block(coordinates: Tensor, start: int, stop: int) -> Tensor:
+    """Distances (B, stop − start, N − start) of some atoms to themselves and to all that follow."""
+    return torch.cdist(coordinates[:, start:stop], coordinates[:, start:], compute_mode="donot_use_mm_for_euclid_dist")

@@ -12,46 +12,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["choose_dihedrals", "dihedral_numbers", "encoder_pairs", "loss_pairs", "n_dihedrals", "pair_distances"]
+__all__ = [
+    "choose_dihedrals", "dihedral_numbers", "encoder_shifts", "landmarks", "loss_shifts", "n_dihedrals",
+    "shifted_distances", "square_distances",
+]  # fmt: skip
 
 LANDMARKS = 100
-PARTNERS = 4  # further pairs of each atom where not all are landmarks
-LOSS_ALL = 64  # atoms up to which the loss takes every pair
-LOSS_PARTNERS = 16
 MAX_DIHEDRALS = 100
 
 
-def encoder_pairs(n_atoms: int) -> np.ndarray:
-    """Pairs of atoms (p, 2) int64, i < j: all up to 100 atoms; else all among 100 evenly spaced ones, and for each atom
-    its next neighbour and three others at random. At most 4,950 + 4 n of them."""
-    landmarks = np.unique(np.round(np.linspace(0, n_atoms - 1, min(n_atoms, LANDMARKS))).astype(np.int64))
-    first, second = np.triu_indices(len(landmarks), 1)
-    found = np.stack([landmarks[first], landmarks[second]], 1)
-    if n_atoms > LANDMARKS:
-        found = np.concatenate([found, _sparse_pairs(n_atoms, PARTNERS)])
-    return np.unique(found, axis=0)
+def landmarks(n_atoms: int) -> np.ndarray:
+    """Atoms of which the encoder sees all distances: all up to 100, else 100 evenly spaced, (k,) int64."""
+    return np.unique(np.round(np.linspace(0, n_atoms - 1, min(n_atoms, LANDMARKS))).astype(np.int64))
 
 
-def loss_pairs(n_atoms: int) -> np.ndarray:
-    """Pairs of atoms (p, 2) int64, i < j: all up to 64 atoms; else about 16 for each, half of them near in order."""
-    if n_atoms <= LOSS_ALL:
-        return np.stack(np.triu_indices(n_atoms, 1), 1)
-    return np.unique(_sparse_pairs(n_atoms, LOSS_PARTNERS, near=LOSS_PARTNERS // 2), axis=0)
+def encoder_shifts(n_atoms: int) -> list[int]:
+    """Steps in order (4, 16, 64 …) to the partners of which the encoder sees each atom's distance, where not all are
+    landmarks: at most 6 for 5,000 atoms."""
+    return [4**k for k in range(1, 32) if 4**k < n_atoms] if n_atoms > LANDMARKS else []
 
 
-def _sparse_pairs(n_atoms: int, partners: int, near: int = 1) -> np.ndarray:
-    """Of each atom, its `near` next ones in order and random others: (≤ n · partners, 2), i < j."""
-    atoms = np.arange(n_atoms)[:, None]
-    steps = np.random.default_rng(0).integers(1, n_atoms, size=(n_atoms, partners))
-    steps[:, :near] = np.arange(1, near + 1)
-    pairs = np.stack(np.broadcast_arrays(atoms, (atoms + steps) % n_atoms), -1).reshape(-1, 2)
-    return np.sort(pairs, axis=1)
+def loss_shifts(n_atoms: int) -> list[int]:
+    """Steps in order (1, 2, 4, 8 …) to the partners of which the loss compares each atom's distance: bonds and near
+    neighbours to the two ends, n log₂ n pairs in all."""
+    return [2**k for k in range(32) if 2**k < n_atoms]
 
 
-def pair_distances(coordinates: Tensor, pairs: Tensor) -> Tensor:
-    """Distances (B, p) of `pairs` (p, 2) in structures (B, N, 3), in their unit; the gradient at zero is zero."""
-    squared = (coordinates[:, pairs[:, 0]] - coordinates[:, pairs[:, 1]]).square().sum(-1)
-    return squared.clamp_min(1e-12).sqrt()
+def square_distances(coordinates: Tensor, atoms: Tensor) -> Tensor:
+    """Distances among `atoms` (k,) in structures (B, N, 3): (B, k (k − 1) / 2), the upper triangle row by row."""
+    some = coordinates[:, atoms]
+    i, j = torch.triu_indices(len(atoms), len(atoms), 1, device=coordinates.device)
+    return torch.cdist(some, some, compute_mode="donot_use_mm_for_euclid_dist")[:, i, j]
+
+
+def shifted_distances(coordinates: Tensor, shifts: Sequence[int]) -> Tensor:
+    """Distances of each atom to those `shifts` further in order: (B, Σ (N − shift)). Slices, which cost less than to
+    gather and scatter pairs; the gradient at zero distance is zero."""
+    pieces = [coordinates[:, step:] - coordinates[:, :-step] for step in shifts]
+    return torch.cat(pieces, 1).square().sum(-1).clamp_min(1e-12).sqrt()
 
 
 def n_dihedrals(n_atoms: int) -> int:
