@@ -194,3 +194,30 @@ def test_unknown_options_of_a_family_are_refused(demo):
     demo["models"][0]["options"] = {"widht": 3}
     with pytest.raises(ConfigError, match=r"unknown key 'widht' in 'models\.0\.options'"):
         config.resolve(demo, [ROOT / "config.yaml"])
+
+
+def test_a_family_s_own_training_defaults_stand_below_all_that_is_written(demo):
+    own = config.schema()["$defs"]["coordinate"]["x-train"]
+    section = config.schema()["properties"]["train"]["properties"]
+    assert own["beta"] != section["beta"]["default"]
+    demo["models"] = [{"family": "coordinate", "train": {"epochs": 7}}, {"family": "conv2d"}]
+    demo["train"] = {"learning_rate": 0.123}
+
+    def settings(values, number=0):
+        return config.train_settings(values, values["models"][number])
+
+    values = config.resolve(demo)
+    part = config.validate_part({"models": demo["models"], "train": demo["train"]})
+    for resolved in (values, config.resolve(values), part):
+        got = settings(resolved)
+        assert (got["epochs"], got["learning_rate"], got["beta"]) == (7, 0.123, own["beta"])
+        assert settings(resolved, 1)["beta"] == section["beta"]["default"]
+    explicit = config.resolve(demo | {"train": {"beta": section["beta"]["default"]}})  # also where it is the default
+    assert settings(explicit)["beta"] == section["beta"]["default"]
+
+
+def test_every_family_s_training_defaults_are_valid(demo):
+    for family in config.schema()["$defs"]:
+        config.resolve(
+            demo | {"models": [{"family": family, "train": config.schema()["$defs"][family].get("x-train", {})}]}
+        )
