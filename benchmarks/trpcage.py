@@ -35,6 +35,7 @@ from mdlatent.models.alignment import centred, superpose
 from mdlatent.models.coordinate import CoordinateVAE
 from mdlatent.models.kinetics import vamp2
 from mdlatent.select_atoms import select
+from mdlatent.train import VALIDATED
 from mdlatent.trajectory import Trajectory, load_topology
 
 SPLIT = {"by": "time", "n_blocks": 5, "test_blocks": [1, 3], "validation_fraction": 0.15, "gap_frames": 10}
@@ -120,7 +121,7 @@ def train(
     model.prepare(store, rows["train"])
     lag, batch = model.lag_frames, min(settings["batch_size"], len(rows["train"]))
     feed = Feed(store, rows["train"], batch, seed, lag_frames=lag)
-    validation = Feed(store, rows["validation"], batch, shuffle=lag > 0, lag_frames=lag)
+    validation = Feed(store, rows["validation"], max(batch, VALIDATED), shuffle=lag > 0, lag_frames=lag)
     trained = training.train(model, feed, validation, settings, seed)
     return model, trained.weights, time.process_time() - begin
 

@@ -36,8 +36,8 @@ def test_defaults_are_filled_in_without_touching_what_was_given(demo):
     values = config.resolve(demo)
     assert demo == before
     assert values["cluster"]["n_representatives"] == 5
-    assert values["train"]["epochs"] == demo["train"]["epochs"]
-    assert values["models"][0]["name"] == "conv2d-d3"
+    assert values["train"]["epochs"] == 40
+    assert values["models"][1]["name"] == "conv2d-d3"
     assert values["distances"] == {"store": False}
 
 

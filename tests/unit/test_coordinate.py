@@ -326,7 +326,7 @@ def test_twelve_hundred_atoms_in_little_memory(tmp_path):
 def test_parameters_and_features_are_linear_in_the_atoms(n_atoms):
     model = models.build("coordinate", n_atoms, 3)
     assert model.n_parameters <= models.build("coordinate", 5000, 3).n_parameters
-    assert model.feature_mean.numel() <= 4950 + 6 * n_atoms
+    assert model.feature_mean.numel() <= 2016 + 6 * n_atoms
 
 
 # Kinetics

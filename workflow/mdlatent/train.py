@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mdlatent")
 
+VALIDATED = 256  # validation frames at once, at least: each pass has overhead
 # Settings that decide how a training runs, not what comes out of it.
 WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs", "backend")
 
@@ -154,7 +155,7 @@ def run(
     share["lag_frames"] = model.lag_frames
     feed = Feed(store, rows["train"], batch_size, seed, **share)
     # Kinetics of a batch of neighbours in time would show nothing slow.
-    validation = Feed(store, rows["validation"], batch_size, shuffle=model.lag_frames > 0, **share)
+    validation = Feed(store, rows["validation"], max(batch_size, VALIDATED), shuffle=model.lag_frames > 0, **share)
     history = output_dir / "history.csv"
     key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
     if model.fitted == "direct":

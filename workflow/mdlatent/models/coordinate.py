@@ -1,6 +1,6 @@
 """Variational autoencoder that decodes to coordinates: started from principal components, trained on superposed errors.
 
-Encoder: what it is given does not change when a structure moves or turns: pair distances (of up to 100 atoms all, of
+Encoder: what it is given does not change when a structure moves or turns: pair distances (of up to 64 atoms all, of
 more a number linear in the atoms) and signed quantities, which tell a structure from its mirror image; by default the
 coordinates superposed on the mean training structure. Both are reduced to their leading principal components u(x);
 with those of the coordinates, c, scaled to unit variance:
@@ -68,12 +68,12 @@ class CoordinateVAE(LatentModel):
         self,
         n_atoms: int,
         latent_dim: int,
-        width: int = 128,
+        width: int = 256,
         layers: int = 2,
         n_components: int = 64,
         signed_features: str = "aligned",
         distance_weight: float = 0.5,
-        refine_steps: int = 1,
+        refine_steps: int = 3,
         kinetic_weight: float = 0.0,
         lag_frames: int = 10,
         time_lagged: bool = False,

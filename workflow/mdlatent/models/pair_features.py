@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,12 +18,12 @@ __all__ = [
     "shifted_distances", "square_distances",
 ]  # fmt: skip
 
-LANDMARKS = 100
+LANDMARKS = 64
 MAX_DIHEDRALS = 100
 
 
 def landmarks(n_atoms: int) -> np.ndarray:
-    """Atoms of which the encoder sees all distances: all up to 100, else 100 evenly spaced, (k,) int64."""
+    """Atoms of which the encoder sees all distances: all up to 64, else 64 evenly spaced, (k,) int64."""
     return np.unique(np.round(np.linspace(0, n_atoms - 1, min(n_atoms, LANDMARKS))).astype(np.int64))
 
 
@@ -40,9 +41,16 @@ def loss_shifts(n_atoms: int) -> list[int]:
 
 def square_distances(coordinates: Tensor, atoms: Tensor) -> Tensor:
     """Distances among `atoms` (k,) in structures (B, N, 3): (B, k (k − 1) / 2), the upper triangle row by row."""
-    some = coordinates[:, atoms]
-    i, j = torch.triu_indices(len(atoms), len(atoms), 1, device=coordinates.device)
-    return torch.cdist(some, some, compute_mode="donot_use_mm_for_euclid_dist")[:, i, j]
+    some = coordinates.index_select(1, atoms)
+    square = torch.cdist(some, some, compute_mode="donot_use_mm_for_euclid_dist")
+    return square.flatten(1).index_select(1, _upper(len(atoms), str(coordinates.device)))
+
+
+@cache
+def _upper(n: int, device: str) -> Tensor:
+    """Places of the upper triangle in a flattened n × n matrix."""
+    i, j = torch.triu_indices(n, n, 1, device=device)
+    return i * n + j
 
 
 def shifted_distances(coordinates: Tensor, shifts: Sequence[int]) -> Tensor:
