@@ -10,7 +10,9 @@ gradient is right with the rotation held fixed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import torch
@@ -29,23 +31,40 @@ def centred(coordinates: Tensor) -> Tensor:
 @torch.no_grad()
 def rotations(moving: Tensor, fixed: Tensor) -> Tensor:
     """Rotations R (B, 3, 3) that minimise |moving @ R − fixed|²; both (B, N, 3) and centred."""
-    s = (moving.transpose(1, 2) @ fixed).double()
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = s.flatten(1).unbind(1)
-    rows = (
-        (xx + yy + zz, yz - zy, zx - xz, xy - yx),
-        (yz - zy, xx - yy - zz, xy + yx, zx + xz),
-        (zx - xz, xy + yx, yy - xx - zz, yz + zy),
-        (xy - yx, zx + xz, yz + zy, zz - xx - yy),
+    products = (moving.transpose(1, 2) @ fixed).double().flatten(1)
+    products = torch.nan_to_num(products, 0.0, 0.0, 0.0)  # coordinates that are no numbers are seen in the loss
+    to_matrix, to_rotation = _tables(str(moving.device))
+    quaternion = torch.linalg.eigh((products @ to_matrix).view(-1, 4, 4))[1][:, :, -1]
+    squares = (quaternion[:, :, None] * quaternion[:, None]).flatten(1)
+    return (squares @ to_rotation).view(-1, 3, 3).to(moving.dtype)
+
+
+@cache
+def _tables(device: str) -> tuple[Tensor, Tensor]:
+    """Linear maps: aᵀb (9) → Horn's matrix (16); products of the quaternion's components (16) → rotation (9).
+
+    With w, x, y, z the components 0 to 3, and a rotation that acts on rows from the right.
+    """
+    horn = (
+        ("xx+yy+zz", "yz-zy", "zx-xz", "xy-yx"),
+        ("yz-zy", "xx-yy-zz", "xy+yx", "zx+xz"),
+        ("zx-xz", "xy+yx", "yy-xx-zz", "yz+zy"),
+        ("xy-yx", "zx+xz", "yz+zy", "zz-xx-yy"),
     )
-    matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    matrix = torch.nan_to_num(matrix, 0.0, 0.0, 0.0)  # coordinates that are no numbers are seen in the loss
-    w, x, y, z = torch.linalg.eigh(matrix)[1][:, :, -1].unbind(1)
-    turned = (
-        (w * w + x * x - y * y - z * z, 2 * (x * y + w * z), 2 * (x * z - w * y)),
-        (2 * (x * y - w * z), w * w - x * x + y * y - z * z, 2 * (y * z + w * x)),
-        (2 * (x * z + w * y), 2 * (y * z - w * x), w * w - x * x - y * y + z * z),
+    rotation = (
+        ("ww+xx-yy-zz", "xy+wz+xy+wz", "xz-wy+xz-wy"),
+        ("xy-wz+xy-wz", "ww-xx+yy-zz", "yz+wx+yz+wx"),
+        ("xz+wy+xz+wy", "yz-wx+yz-wx", "ww-xx-yy+zz"),
     )
-    return torch.stack([torch.stack(row, 1) for row in turned], 1).to(moving.dtype)
+
+    def table(entries: tuple[tuple[str, ...], ...], letters: str) -> Tensor:
+        result = torch.zeros(len(letters) ** 2, sum(map(len, entries)), dtype=torch.float64)
+        for column, text in enumerate(entry for row in entries for entry in row):
+            for sign, a, b in re.findall(r"([+-]?)(\w)(\w)", text):
+                result[letters.index(a) * len(letters) + letters.index(b), column] += -1.0 if sign == "-" else 1.0
+        return result.to(device)
+
+    return table(horn, "xyz"), table(rotation, "wxyz")
 
 
 def superpose(moving: Tensor, fixed: Tensor) -> Tensor:

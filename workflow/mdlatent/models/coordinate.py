@@ -73,7 +73,7 @@ class CoordinateVAE(LatentModel):
         n_components: int = 64,
         signed_features: str = "aligned",
         distance_weight: float = 0.5,
-        refine_steps: int = 3,
+        refine_steps: int = 5,
         kinetic_weight: float = 0.0,
         lag_frames: int = 10,
         time_lagged: bool = False,
