@@ -14,7 +14,7 @@ def train_threads(wildcards):
 
 
 FAMILY_HELPERS = {
-    "coordinate": ["alignment", "kinetics", "pair_features", "principal"],
+    "coordinate": ["alignment", "kinetics", "pair_features", "principal", "refinement"],
 }
 
 

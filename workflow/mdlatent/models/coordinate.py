@@ -13,8 +13,8 @@ coordinates; training can only add to it, and where it does not on the validatio
 of small variance weigh little in h, which is what keeps many atoms and few frames from being learnt by heart.
 
 Refinement: the encoder's mean is moved towards the point from which the decoder comes nearest to the structure, by
-`refine_steps` steps of Gauss-Newton (with Levenberg's damping, doi 10.1090/qam/10666) on the superposed error in the
-space of V. It is a fixed function of the structure, part of `encode`; in training it is left out.
+`refine_steps` steps of Gauss-Newton (refinement.py) on the superposed error in the space of V. It is a fixed function
+of the structure, part of `encode`; in training it is left out.
 
 Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms, so that it is the fraction of
 variance that is lost: mean over frames and atoms of the squared error after superposition (alignment.py),
@@ -43,6 +43,7 @@ from mdlatent.models.alignment import centred, mean_structure, superpose
 from mdlatent.models.base import LatentModel
 from mdlatent.models.kinetics import vamp2
 from mdlatent.models.principal import principal_components
+from mdlatent.models.refinement import gauss_newton, slopes
 
 if TYPE_CHECKING:
     from mdlatent.frames import FrameStore
@@ -293,24 +294,13 @@ class CoordinateVAE(LatentModel):
         decoded = self.decode_coordinates(z)
         moved = (superpose(coordinates, decoded) - self.mean_nm).flatten(1)  # decoded structures are centred
         rest = moved @ self.basis.T - self._scores(z) * self.deviations_nm  # (B, k)
-        slopes = self._slopes(z) * self.deviations_nm[:, None]  # (B, k, d)
+        derivatives = self._slopes(z) * self.deviations_nm[:, None]  # (B, k, d)
         damping = DAMPING * self.scale_nm.square() * self.n_atoms
-        square = slopes.transpose(1, 2) @ slopes
-        square = square + damping * torch.eye(self.latent_dim, device=z.device)
-        step = torch.linalg.solve(square, slopes.transpose(1, 2) @ rest[:, :, None])[:, :, 0]
-        return step.clamp(-LONGEST_STEP, LONGEST_STEP)
+        return gauss_newton(rest, derivatives, damping, LONGEST_STEP)
 
     def _slopes(self, z: Tensor) -> Tensor:
-        """Derivatives of c(z): (B, k, d), carried forward through the layers."""
-        values, slopes = z, torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)[None]  # (B, d, width)
-        for layer in self.decoder:
-            if isinstance(layer, nn.Linear):
-                slopes = slopes @ layer.weight.T
-            else:
-                half = torch.sigmoid(values)
-                slopes = slopes * (half * (1 + values * (1 - half)))[:, None]
-            values = layer(values)
-        return (slopes + self.linear_decoder.weight.T).transpose(1, 2)
+        """Derivatives of c(z): (B, k, d)."""
+        return slopes(self.decoder, z) + self.linear_decoder.weight
 
 
 def _network(n_inputs: int, n_outputs: int, width: int, layers: int) -> nn.Sequential:
