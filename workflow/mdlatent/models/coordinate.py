@@ -70,7 +70,7 @@ class CoordinateVAE(LatentModel):
         n_atoms: int,
         latent_dim: int,
         width: int = 256,
-        layers: int = 2,
+        layers: int = 3,
         n_components: int = 64,
         signed_features: str = "aligned",
         distance_weight: float = 0.5,
