@@ -302,6 +302,16 @@ def test_where_training_does_not_help_the_start_is_kept(store):
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
+def test_a_frame_far_from_all_others_does_not_blow_up(store):
+    model = prepared(store)
+    with torch.no_grad():
+        model.encoder[-1].bias[3:] = 300.0
+    parts = model.loss(frames(store, 0, 20), 1e-3, torch.ones(20, 3))
+    parts["loss"].backward()
+    assert torch.isfinite(parts["loss"])
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
 def test_three_atoms(tmp_path):
     coordinates = np.random.default_rng(0).standard_normal((120, 3, 3)).astype(np.float32)
     with FrameStore(write_store(tmp_path, {"a": coordinates})) as small:
@@ -424,6 +434,15 @@ def test_stopped_at_any_step_the_result_is_the_same(store, tmp_path, monkeypatch
             stops += 1
     assert stops >= 2
     assert (tmp_path / "whole/out/model.pt").read_bytes() == (tmp_path / "pieces/out/model.pt").read_bytes()
+
+
+def test_few_frames_are_no_error_and_never_worse_than_the_start(tmp_path):
+    """30 frames: 11 for training, fewer than a batch."""
+    with FrameStore(write_store(tmp_path / "frames", {"a": chain(30, 12)})) as few:
+        train.main(arguments(few.path, tmp_path, batch_size=64, epochs=6))
+        model, _ = models.load(tmp_path / "out/model.pt")
+        rows = np.flatnonzero(np.isin(np.arange(30), [5, 17, 29]))
+        assert torch.isfinite(rmsd_nm(model, torch.from_numpy(few.read(0, 30))[rows])).all()
 
 
 def test_saved_model_comes_back_the_same(store, tmp_path):

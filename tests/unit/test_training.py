@@ -236,6 +236,7 @@ def test_fewer_frames_than_a_batch(index, tmp_path):
         train.main(arguments(index, tmp_path, batch_size=1000, epochs=2))
     assert not (tmp_path / "model.pt").exists()
     train.demand_batch(10, "pca_distances", 1000)  # fitted in one step
+    train.demand_batch(10, "coordinate", 1000)  # starts fitted
 
 
 def test_a_batch_in_pieces_gives_the_same_step(monkeypatch):

@@ -203,10 +203,14 @@ def run(
 
 
 def demand_batch(n_train: int, family: str, batch_size: int) -> None:
-    """Raise DataError if a model that is trained step by step has fewer training frames than one batch."""
+    """Raise DataError if a model that is trained step by step has fewer training frames than one batch.
+
+    One that starts as a fitted model takes any number: what few frames cannot better stays as it is.
+    """
     from mdlatent import models
 
-    if models.family_class(family).fitted == "gradient" and n_train < batch_size:
+    kind = models.family_class(family)
+    if kind.fitted == "gradient" and not kind.starts_fitted and n_train < batch_size:
         raise DataError(
             f"training has {n_train} frames, train.batch_size is {batch_size}: set it to at most {n_train}, or give "
             "longer trajectories, a lower featurize.stride or split.gap_frames, or fewer split.test_blocks"

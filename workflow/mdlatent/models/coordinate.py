@@ -5,7 +5,7 @@ more a number linear in the atoms) and signed quantities, which tell a structure
 coordinates superposed on the mean training structure. Both are reduced to their leading principal components u(x);
 with those of the coordinates, c, scaled to unit variance:
 
-    mean = A u + f(u),   log-variance = g(u),   c(z) = B z + h(z),   coordinates(z) = m + Σ_k s_k c_k(z) V_k,
+    mean = A u + f(u),   log-variance = g(u) < 0,   c(z) = B z + h(z),   coordinates(z) = m + Σ_k s_k c_k(z) V_k,
 
 V the leading components of the superposed coordinates, m their mean and s their standard deviations; f, g, h are small
 networks. At the start f = h = 0 and A and B are such that the whole is the principal component analysis of the
@@ -259,8 +259,9 @@ class CoordinateVAE(LatentModel):
     def _encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance without refinement."""
         inputs = self._inputs(coordinates)
-        added, log_variance = self.encoder(inputs).chunk(2, dim=1)
-        return self.linear_encoder(inputs) + added, log_variance
+        added, width = self.encoder(inputs).chunk(2, dim=1)
+        # Never wider than the prior: without a bound, one frame far from all others can make exp overflow.
+        return self.linear_encoder(inputs) + added, -torch.nn.functional.softplus(-width)
 
     @torch.no_grad()
     def _inputs(self, coordinates: Tensor) -> Tensor:
