@@ -71,6 +71,9 @@ def page() -> str:
             for family, rule in schema["$defs"].items():
                 text += ["", f"### family `{family}`", "", " ".join(rule["description"].split()) + "."]
                 text += ["", *rows(rule["properties"], [])] if rule["properties"] else ["", "It has no `options`."]
+                if "x-train" in rule:
+                    own = ", ".join(f"`{key}` `{value}`" for key, value in rule["x-train"].items())
+                    text += ["", f"Its defaults in the section `train`, under whatever the study says: {own}."]
     return "\n".join(text) + "\n"
 
 

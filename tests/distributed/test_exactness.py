@@ -71,6 +71,17 @@ def test_several_processes_learn_what_one_learns(probe, size):
         torch.testing.assert_close(state_of(several)[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_coordinate_by_several_is_what_one_learns(probe, same):
+    """Superposition, averaged weights, the choice between start and trained weights."""
+    wanted = {"optimizer": "sgd", "family": "coordinate", "settings": {"ema_decay": 0.9}}
+    (one,) = probe("python", **wanted)
+    first, second = probe("torchrun", **wanted)
+    assert same(state_of(first), state_of(second))
+    assert relative(first[0]["rows"], one[0]["rows"]) < 1e-4
+    for name, value in state_of(one).items():
+        torch.testing.assert_close(state_of(first)[name], value, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("backend", ["ddp", "horovod"])
 def test_every_number_of_frames_up_to_two_batches_and_one(probe, same, backend):
     """Each frame once an epoch, also where a process has none of a batch; the mean over the batch is exact."""

@@ -36,8 +36,8 @@ def test_defaults_are_filled_in_without_touching_what_was_given(demo):
     values = config.resolve(demo)
     assert demo == before
     assert values["cluster"]["n_representatives"] == 5
-    assert values["train"]["epochs"] == demo["train"]["epochs"]
-    assert values["models"][0]["name"] == "conv2d-d3"
+    assert values["train"]["epochs"] == 40
+    assert values["models"][1]["name"] == "conv2d-d3"
     assert values["distances"] == {"store": False}
 
 
@@ -214,3 +214,30 @@ def test_reference_states_are_checked():
     for wrong in ({"atoms": [1, 2, 3]}, {"borders_degrees": [90]}, {"borders_degrees": [-200, 90]}, {"border": 1}):
         with pytest.raises(ConfigError, match="reference_states"):
             config.validate_part({"evaluate": {"reference_states": {"dihedrals": [angle | wrong]}}})
+
+
+def test_a_family_s_own_training_defaults_stand_below_all_that_is_written(demo):
+    own = config.schema()["$defs"]["coordinate"]["x-train"]
+    section = config.schema()["properties"]["train"]["properties"]
+    assert own["beta"] != section["beta"]["default"]
+    demo["models"] = [{"family": "coordinate", "train": {"epochs": 7}}, {"family": "conv2d"}]
+    demo["train"] = {"learning_rate": 0.123}
+
+    def settings(values, number=0):
+        return config.train_settings(values, values["models"][number])
+
+    values = config.resolve(demo)
+    part = config.validate_part({"models": demo["models"], "train": demo["train"]})
+    for resolved in (values, config.resolve(values), part):
+        got = settings(resolved)
+        assert (got["epochs"], got["learning_rate"], got["beta"]) == (7, 0.123, own["beta"])
+        assert settings(resolved, 1)["beta"] == section["beta"]["default"]
+    explicit = config.resolve(demo | {"train": {"beta": section["beta"]["default"]}})  # also where it is the default
+    assert settings(explicit)["beta"] == section["beta"]["default"]
+
+
+def test_every_family_s_training_defaults_are_valid(demo):
+    for family in config.schema()["$defs"]:
+        config.resolve(
+            demo | {"models": [{"family": family, "train": config.schema()["$defs"][family].get("x-train", {})}]}
+        )

@@ -188,11 +188,55 @@ def settings(**changes):
     } | changes  # fmt: skip
 
 
+def test_the_average_is_validated_and_kept(index):
+    with FrameStore(index) as store:
+        model, decay = models.build("conv2d", 8, 2), 0.9
+        model.prepare(store, np.arange(100))
+        average = {name: value.detach().clone() for name, value in model.named_parameters()}
+        feed, validation = Feed(store, np.arange(100), 16), Feed(store, np.arange(110, 140), 16, shuffle=False)
+        steps, losses = [], []
+
+        def follow(model, optimizer, *rest):
+            added = honest(model, optimizer, *rest)
+            share = 1 - min(decay, (1 + len(steps)) / (10 + len(steps)))
+            for name, value in model.named_parameters():
+                average[name] += share * (value.detach() - average[name])
+            steps.append(0)
+            return added
+
+        def measure(rows):
+            twin = models.build("conv2d", 8, 2)
+            twin.load_state_dict(model.state_dict() | average)
+            losses.append(training._validate(twin, validation, training.Group())["plain"])
+            assert rows[-1]["validation_reconstruction"] == pytest.approx(losses[-1], rel=1e-4)
+
+        honest = training._step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "_step", follow)
+            training.train(model, feed, validation, settings(epochs=3, ema_decay=decay), 0, on_epoch=measure)
+        assert len(steps) == 21
+        kept = training._validate(model, validation, training.Group())["plain"]
+        assert kept == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_training_ends_once_patience_has_run_out(index):
+    with FrameStore(index) as store:
+        model = models.build("conv2d", 8, 2)
+        model.prepare(store, np.arange(100))
+        feed, validation = Feed(store, np.arange(100), 16), Feed(store, np.arange(110, 140), 16, shuffle=False)
+        options = settings(epochs=200, learning_rate=0.01, patience_epochs=3)
+        trained = training.train(model, feed, validation, options, 0)
+    losses = [row["validation_loss"] for row in trained.rows]
+    assert len(losses) == np.argmin(losses) + 1 + 3 < 200
+    assert trained.weights.startswith(f"epoch {np.argmin(losses) + 1} of {len(losses)}, stopped early")
+
+
 def test_fewer_frames_than_a_batch(index, tmp_path):
     with pytest.raises(DataError, match=r"training has \d+ frames, train\.batch_size is 1000: set it to at most \d+"):
         train.main(arguments(index, tmp_path, batch_size=1000, epochs=2))
     assert not (tmp_path / "model.pt").exists()
     train.demand_batch(10, "pca_distances", 1000)  # fitted in one step
+    train.demand_batch(10, "coordinate", 1000)  # starts fitted
 
 
 def test_a_batch_in_pieces_gives_the_same_step(monkeypatch):
@@ -276,12 +320,14 @@ class StopAfter:
 
 @pytest.mark.parametrize("every_n_checks", [1, 3, 7])
 def test_stopped_at_any_step_the_result_is_the_same(index, tmp_path, monkeypatch, every_n_checks):
-    train.main(arguments(index, tmp_path / "whole", epochs=2, batch_size=32))
+    """With averaged weights, which a checkpoint must hold too."""
+    changes = {"epochs": 2, "batch_size": 32, "ema_decay": 0.9, "patience_epochs": 1}
+    train.main(arguments(index, tmp_path / "whole", **changes))
     monkeypatch.setattr(training, "StopSignal", lambda: StopAfter(every_n_checks))
     stops = 0
     while not (tmp_path / "pieces/out/model.pt").exists():
         try:
-            train.main(arguments(index, tmp_path / "pieces", epochs=2, batch_size=32))
+            train.main(arguments(index, tmp_path / "pieces", **changes))
         except Interrupted as error:
             assert str(tmp_path / "pieces/checkpoints") in str(error)
             stops += 1

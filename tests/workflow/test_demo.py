@@ -68,6 +68,7 @@ def test_the_models_reconstruct_held_out_time(results):
     errors = table[table["metric"] == "heldout_distance_rmse"].groupby("model")["value"].first()
     assert errors["pca_distances-d3"] == pytest.approx(0.0348, abs=0.003)  # nm
     assert errors["conv2d-d3"] < 0.038
+    assert errors["coordinate-d3"] < 0.032
     spread = table[(table["metric"] == "heldout_distance_rmse") & (table["seed"] == "sd")].set_index("model")["value"]
     assert 0 < spread["conv2d-d3"] < 0.003  # over the seeds
 
@@ -132,7 +133,7 @@ def test_summary_holds_the_headline_numbers(results):
     keys = {"stage", "model", "seed", "dim", "metric", "value", "unit"}
     assert all(keys <= set(record) for record in summary["metrics"])
     found = {(record["model"], record["metric"]) for record in summary["metrics"]}
-    for model in ("conv2d-d3", "pca_distances-d3"):
+    for model in ("coordinate-d3", "conv2d-d3", "pca_distances-d3"):
         assert {(model, "heldout_distance_rmse"), (model, "n_states"), (model, "noise_fraction")} <= found
 
 
@@ -167,14 +168,14 @@ def test_a_clustering_key_reruns_clustering_and_what_follows(demo):
     values["cluster"]["min_cluster_size"] = 150
     jobs = demo.plan(values)
     once = ("compare_seeds", "summarize_evaluation", "make_report", "all")
-    assert jobs == dict.fromkeys(("cluster", "decode_states", "evaluate"), 4) | dict.fromkeys(once, 1)
+    assert jobs == dict.fromkeys(("cluster", "decode_states", "evaluate"), 7) | dict.fromkeys(once, 1)
 
 
 def test_a_lag_reruns_the_evaluation_and_what_follows(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["evaluate"]["lag_frames"] = [20]
     once = ("fit_tica", "summarize_evaluation", "make_report", "all")
-    assert demo.plan(values) == {"evaluate": 4} | dict.fromkeys(once, 1)
+    assert demo.plan(values) == {"evaluate": 7} | dict.fromkeys(once, 1)
 
 
 def test_an_added_model_leaves_the_others_alone(demo):
@@ -191,16 +192,16 @@ def test_a_simulation_that_is_only_mapped_trains_nothing_again(demo):
     jobs = demo.plan(values)
     assert "train_model" not in jobs
     assert jobs["featurize"] == 1
-    assert jobs["embed"] == 4  # the new simulation, with three seeds of one model and one of the other
+    assert jobs["embed"] == 7  # the new simulation, with three seeds of two models and one of the third
 
 
 def test_an_added_simulation_hides_no_changed_parameter(demo):
     values = yaml.safe_load(demo.config.read_text())
     values["simulations"].append({"name": "again", "catalogue": "trpcage", "role": "embed"})
-    values["train"]["beta"] = 1e-5
+    values["train"] = {"beta": 1e-5}
     jobs = demo.plan(values)
-    assert jobs["train_model"] == 4
-    assert jobs["embed"] == 8
+    assert jobs["train_model"] == 7
+    assert jobs["embed"] == 14
     values["featurize"]["stride"] = 2
     assert demo.plan(values)["featurize"] == 2
 

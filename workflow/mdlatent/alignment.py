@@ -1,12 +1,16 @@
 """Least-squares superposition of structures: batched, in double precision, with proper rotations only.
 
-Kabsch's rotation (1976, doi:10.1107/S0567739476001873): with H = Σ a bᵀ over the atoms, both centred, and its singular
-value decomposition U S Vᵀ, the rotation R = U diag(1, 1, det U Vᵀ) Vᵀ makes a R fit best on b (vectors are rows).
+With H = Σ aᵀ b over the atoms (rows), both centred, the rotation R that makes a R fit best on b (Kabsch 1976,
+doi:10.1107/S0567739476001873) is the largest eigenvector of a symmetric 4 × 4 matrix made of H, read as a unit
+quaternion (Horn 1987, doi:10.1364/JOSAA.4.000629): never a reflection. Where the best rotation is not unique (atoms on
+a line, a structure against its mirror image) one of the best is given.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mdlatent.frames import FrameStore
 
-__all__ = ["align", "kabsch_rmsd_nm", "procrustes_mean", "rotations"]
+__all__ = ["align", "centred", "kabsch_rmsd_nm", "procrustes_mean", "rotations"]
 
 log = logging.getLogger("mdlatent")
 
@@ -26,19 +30,24 @@ CHUNK_BYTES = 50_000_000
 RIDGE = 1e-7  # relative; keeps the gradient finite where the rotation is not defined (atoms on a line)
 
 
+def centred(coordinates: Tensor) -> Tensor:
+    """Structures (B, N, 3) moved so that the mean of their atoms is the origin."""
+    return coordinates - coordinates.mean(1, keepdim=True)
+
+
 def rotations(moved: Tensor, target: Tensor) -> Tensor:
     """Rotations (B, 3, 3) float64 that make `moved` (B, N, 3) fit best on `target` (B, N, 3), both centred before.
 
-    Differentiable: with R₀ taken from the decomposition as a constant, R = R₀ (1 + [w]) where the vector w solves
+    Differentiable: with R₀ taken from the eigenvector as a constant, R = R₀ (1 + [w]) where the vector w solves
     (tr S − S) w = axial(R₀ᵀH − HᵀR₀) and S = R₀ᵀH. There w is zero, but its derivative is that of the best rotation;
     unlike that of the decomposition it stays finite when singular values coincide. Coordinates that are not finite
     give some rotation and no error.
     """
     H = torch.nan_to_num(moved.transpose(-1, -2).double() @ target.double(), 0.0, 0.0, 0.0)
     fixed = H.detach()
-    U, _, Vt = torch.linalg.svd(fixed)
-    sign = torch.where(torch.linalg.det(U @ Vt) < 0, -1.0, 1.0)
-    R = (U * torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)[..., None, :]) @ Vt
+    to_matrix, to_rotation = _tables(str(H.device))
+    quaternion = torch.linalg.eigh((fixed.flatten(1) @ to_matrix).view(-1, 4, 4))[1][:, :, -1]
+    R = ((quaternion[:, :, None] * quaternion[:, None]).flatten(1) @ to_rotation).view(-1, 3, 3)
     if not H.requires_grad and not torch.jit.is_tracing():
         return R
     S = R.transpose(-1, -2) @ fixed
@@ -53,6 +62,34 @@ def rotations(moved: Tensor, target: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     W = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*w.shape[:-1], 3, 3)
     return R @ (identity + W)
+
+
+@cache
+def _tables(device: str) -> tuple[Tensor, Tensor]:
+    """Linear maps: aᵀb (9) → Horn's matrix (16); products of the quaternion's components (16) → rotation (9).
+
+    With w, x, y, z the components 0 to 3, and a rotation that acts on rows from the right.
+    """
+    horn = (
+        ("xx+yy+zz", "yz-zy", "zx-xz", "xy-yx"),
+        ("yz-zy", "xx-yy-zz", "xy+yx", "zx+xz"),
+        ("zx-xz", "xy+yx", "yy-xx-zz", "yz+zy"),
+        ("xy-yx", "zx+xz", "yz+zy", "zz-xx-yy"),
+    )
+    rotation = (
+        ("ww+xx-yy-zz", "xy+wz+xy+wz", "xz-wy+xz-wy"),
+        ("xy-wz+xy-wz", "ww-xx+yy-zz", "yz+wx+yz+wx"),
+        ("xz+wy+xz+wy", "yz-wx+yz-wx", "ww-xx-yy+zz"),
+    )
+
+    def table(entries: tuple[tuple[str, ...], ...], letters: str) -> Tensor:
+        result = torch.zeros(len(letters) ** 2, sum(map(len, entries)), dtype=torch.float64)
+        for column, text in enumerate(entry for row in entries for entry in row):
+            for sign, a, b in re.findall(r"([+-]?)(\w)(\w)", text):
+                result[letters.index(a) * len(letters) + letters.index(b), column] += -1.0 if sign == "-" else 1.0
+        return result.to(device)
+
+    return table(horn, "xyz"), table(rotation, "wxyz")
 
 
 def align(moved: Tensor, target: Tensor) -> Tensor:

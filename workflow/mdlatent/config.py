@@ -64,6 +64,7 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
         lines.tables[("simulations",)] = rows_from
     values = _with_exponents(values, schema())
     _raise(_mistakes(values, schema(), lines))
+    explicit = set(values.get("train", {}))
     values = _with_defaults(values, schema())
     values["simulations"] = table.expand(values["simulations"], lines.where(("simulations",)))
     for row in values["simulations"]:
@@ -74,6 +75,7 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
         model["name"] = model_name(model)
         model["train"] = _with_exponents(model["train"], schema()["properties"]["train"])
         _raise(_mistakes(model["train"], schema()["properties"]["train"], lines, ("models", number, "train")))
+        _fill_train(model, explicit)
         _fill_options(model, lines, ("models", number, "options"))
     _raise(_cross_checks(values, lines))
     return values
@@ -85,8 +87,10 @@ def validate_part(values: dict[str, Any]) -> dict[str, Any]:
     values = _with_exponents(values, part)
     _raise(_mistakes(values, part, Lines(())))
     known = {name: rule for name, rule in schema()["properties"].items() if name in values}
+    explicit = set(values.get("train", {}))
     values = _with_defaults(copy.deepcopy(values), {**part, "properties": known})
     for number, model in enumerate(values.get("models", [])):
+        _fill_train(model, explicit)
         _fill_options(model, Lines(()), ("models", number, "options"))
     return values
 
@@ -106,8 +110,20 @@ def _fill_options(model: dict[str, Any], lines: "Lines", place: KeyPath) -> None
     model["options"] = _with_defaults(options, rules)
 
 
+def _fill_train(model: dict[str, Any], explicit: set[str]) -> None:
+    """Put the family's own defaults (`x-train` in the schema) under a model's `train`, in place.
+
+    They stand above the defaults of the section `train` and below what the user wrote: in the model's own `train`, or
+    in the section, whose keys are `explicit`.
+    """
+    own = schema()["$defs"][model["family"]].get("x-train", {})
+    kept = {key: copy.deepcopy(value) for key, value in own.items() if key not in explicit}
+    model["train"] = {**kept, **model["train"]}
+
+
 def train_settings(values: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """Section `train` with the keys of one model's own `train` on top."""
+    """Section `train` with the keys of one model's own `train` on top; both as `resolve` or `validate_part` gave them,
+    so that the family's defaults are in the latter."""
     return {**values["train"], **model.get("train", {})}
 
 

@@ -15,7 +15,7 @@ from mdlatent.frames import FrameStore
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Feed", "Tally", "iterate_rows", "noise", "read_rows"]
+__all__ = ["Feed", "Tally", "iterate_rows", "noise", "partners", "read_rows"]
 
 BUDGET_BYTES = 1_000_000_000
 STRETCH = 256  # frames read in one go where not all fit in memory: a chunk of the store
@@ -53,6 +53,10 @@ class Feed:
 
     Batch k of an epoch is `order(epoch)[k * batch_size : (k + 1) * batch_size]`, whatever is kept in memory. Of `size`
     processes each gets its share `[rank::size]` of every batch, which may be empty; together they get each frame once.
+
+    With `lag_frames`, each frame comes with the one so many frames later: shapes (b, 2, atoms, 3). It is NaN where
+    there is none, that is where a frame up to there is of another simulation or not among `rows`. A partner does not
+    count as handed out.
     """
 
     def __init__(
@@ -67,12 +71,16 @@ class Feed:
         budget_bytes: int = BUDGET_BYTES,
         rank: int = 0,
         size: int = 1,
+        lag_frames: int = 0,
     ) -> None:
         self.store, self.rows, self.batch_size, self.seed = store, np.asarray(rows, np.int64), batch_size, seed
         self.shuffle, self.device, self.rank, self.size = shuffle, device, rank, size
         self.tally = Tally()
+        self._later = partners(store, self.rows, lag_frames) if lag_frames else None
         rows_in_budget = max(1, budget_bytes // (store.n_atoms * 12) // batch_size) * batch_size
         self.in_memory = len(rows) <= rows_in_budget
+        if lag_frames:  # a window holds the partners too
+            rows_in_budget = max(1, budget_bytes // (store.n_atoms * 24) // batch_size) * batch_size
         self._window = len(rows) if self.in_memory else rows_in_budget  # a multiple of the batch size
         self._kept: Tensor | None = None
 
@@ -105,7 +113,7 @@ class Feed:
 
     def batches(self, epoch: int = 0, first: int = 0) -> "Iterator[Tensor]":
         """Yield this process's shares of the batches of an epoch from number `first` on: (≤ batch_size, atoms, 3)
-        float32 nm on the device."""
+        float32 nm on the device, with partners (≤ batch_size, 2, atoms, 3)."""
         order = self.order(epoch)
         start = first * self.batch_size
         while start < len(order):
@@ -117,17 +125,31 @@ class Feed:
             if self.in_memory:
                 if self._kept is None:
                     self._kept = self._load(np.arange(len(self.rows)))
-                pieces = (self._kept[torch.from_numpy(share)] for share in shares)
+                pieces = (self._pick(self._kept, share) for share in shares)
             else:
-                pieces = iter(self._load(np.concatenate(shares)).split([len(share) for share in shares]))
+                pieces = iter(self._read(np.concatenate(shares)).split([len(share) for share in shares]))
             for share, piece in zip(shares, pieces, strict=True):
                 self.tally.add(self.rows[share])
                 yield piece
             start = stop
 
     def any_frame(self) -> "Tensor":
-        """The first frame, for a process whose share is empty but which must take part: (1, atoms, 3) float32 nm."""
-        return torch.from_numpy(read_rows(self.store, self.rows[:1])).to(self.device)
+        """The first frame, for a process whose share is empty but which must take part: as a batch of one."""
+        return self._read(np.zeros(1, np.int64))
+
+    def _pick(self, frames: "Tensor", places: np.ndarray) -> "Tensor":
+        """Frames at `places`, and their partners, out of all `frames`."""
+        now = frames[torch.from_numpy(places)]
+        return now if self._later is None else _paired(now, frames, self._later[places])
+
+    def _read(self, places: np.ndarray) -> "Tensor":
+        """The same, read from the store."""
+        now = self._load(places)
+        if self._later is None:
+            return now
+        later = self._later[places]
+        known = later >= 0
+        return _paired(now, self._load(later[known]), np.where(known, np.cumsum(known) - 1, -1))
 
     def _load(self, places: np.ndarray) -> "Tensor":
         frames = np.empty((len(places), self.store.n_atoms, 3), np.float32)
@@ -136,6 +158,29 @@ class Feed:
             some = order[start : start + READ_ROWS]
             frames[some] = read_rows(self.store, self.rows[places[some]])
         return torch.from_numpy(frames).to(self.device)
+
+
+def partners(store: FrameStore, rows: np.ndarray, lag_frames: int) -> np.ndarray:
+    """Place in the ascending `rows` of the frame `lag_frames` later: (n,) int64, -1 where there is none.
+
+    All frames on the way must be among `rows` and of the same simulation: no pair spans a gap or a border of the split.
+    """
+    places = np.arange(len(rows)) + lag_frames
+    there = places < len(rows)
+    later = np.where(there, rows[np.minimum(places, len(rows) - 1)], -1)
+    starts = np.array([simulation.start for simulation in store.simulations])
+    number = np.searchsorted(starts, rows, side="right")
+    there &= (later == rows + lag_frames) & (np.searchsorted(starts, later, side="right") == number)
+    return np.where(there, places, -1)
+
+
+def _paired(now: "Tensor", frames: "Tensor", later: np.ndarray) -> "Tensor":
+    """(b, 2, atoms, 3): `now` (b, atoms, 3) and `frames[later]`, NaN where `later` is -1."""
+    result = torch.full((len(now), 2, *now.shape[1:]), torch.nan, device=now.device)
+    result[:, 0] = now
+    known = torch.from_numpy(np.flatnonzero(later >= 0)).to(now.device)
+    result[known, 1] = frames[torch.from_numpy(later[later >= 0])]
+    return result
 
 
 class Tally:

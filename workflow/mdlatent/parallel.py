@@ -101,7 +101,7 @@ class Group:
     def wrap(self, model: LatentModel, sample: Tensor) -> Loss:
         """`model.loss`, made so that gradients are summed over the processes; all start from process 0's weights.
 
-        `sample` is any frame (1, N, 3) in nm.
+        `sample` is a batch of any one frame, in nm (`Feed.any_frame`).
         """
         return model.loss
 
@@ -199,7 +199,7 @@ class _Ddp(_Several):
         # resumed run would add in another order than the same step of a run that went through.
         was_training = model.training
         model.eval()
-        (self._model(sample, 1.0, sample.new_zeros(1, model.latent_dim))["loss"] * 0.0).backward()
+        (self._model(sample, 1.0, sample.new_zeros(1, model.n_noise))["loss"] * 0.0).backward()
         model.zero_grad()
         model.train(was_training)
         return self._model

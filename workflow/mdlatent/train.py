@@ -1,7 +1,8 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
-squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances.
+squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances; for coordinate,
+the fraction of variance lost (models/coordinate.py).
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mdlatent")
 
+VALIDATED = 256  # validation frames at once, at least: each pass has overhead
 # Settings that decide how a training runs, not what comes out of it.
 WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs", "backend")
 
@@ -156,8 +158,10 @@ def run(
     model = models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
     log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
     batch_size = settings["batch_size"]
+    share["lag_frames"] = model.lag_frames
     feed = Feed(store, rows["train"], batch_size, seed, **share)
-    validation = Feed(store, rows["validation"], batch_size, shuffle=False, **share)
+    # Kinetics of a batch of neighbours in time would show nothing slow.
+    validation = Feed(store, rows["validation"], max(batch_size, VALIDATED), shuffle=model.lag_frames > 0, **share)
     history = output_dir / "history.csv"
     key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
     if model.fitted == "direct":
@@ -205,10 +209,14 @@ def run(
 
 
 def demand_batch(n_train: int, family: str, batch_size: int) -> None:
-    """Raise DataError if a model that is trained step by step has fewer training frames than one batch."""
+    """Raise DataError if a model that is trained step by step has fewer training frames than one batch.
+
+    One that starts as a fitted model takes any number: what few frames cannot better stays as it is.
+    """
     from mdlatent import models
 
-    if models.family_class(family).fitted == "gradient" and n_train < batch_size:
+    kind = models.family_class(family)
+    if kind.fitted == "gradient" and not kind.starts_fitted and n_train < batch_size:
         raise DataError(
             f"training has {n_train} frames, train.batch_size is {batch_size}: set it to at most {n_train}, or give "
             "longer trajectories, a lower featurize.stride or split.gap_frames, or fewer split.test_blocks"
@@ -221,6 +229,7 @@ def mean_square_error(model: "LatentModel", feed: "Feed", group: "Group") -> flo
 
     total = 0.0
     for batch in feed.batches():
+        batch = batch[:, 0] if model.lag_frames else batch
         for piece in batch.split(model.frames_at_once) if len(batch) else ():
             total += float(model.embed(piece)[1].double().square().sum())
     return float(group.sum(torch.tensor(total, dtype=torch.float64))) / len(feed)

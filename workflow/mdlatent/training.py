@@ -1,5 +1,9 @@
 """The training loop: AdamW, one epoch of warm-up and a cosine, the weights that are best on the validation frames kept.
 
+With `ema_decay`, an exponential moving average of the weights goes along (averaging.py); it is what is validated and
+kept. With `patience_epochs`, training ends once so many epochs in a row are no better. A model that is usable from the
+start (`LatentModel.starts_fitted`) stays as it was where training does not better it on the validation frames.
+
 A run that is stopped or killed at any time and started again ends with the same weights, bit for bit on the same kind
 of device: the order of frames follows from (seed, epoch), the noise from (seed, epoch, step), and a checkpoint holds
 everything else.
@@ -23,6 +27,7 @@ from typing import Any
 
 import torch
 
+from mdlatent.averaging import Average
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import ConfigError, DataError, Interrupted
 from mdlatent.feed import Feed, noise
@@ -140,10 +145,16 @@ def train(
         model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True
     )
     rows: list[Row] = []
-    best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "model": None}
+    best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "plain": math.inf, "model": None}
     epoch, first, sums = 1, 0, _sums(model, feed.device)  # `first` batch of `epoch` to do; `sums` over those done
     loss = group.wrap(model, feed.any_frame())
     idle = feed.any_frame() if group.size > 1 else None  # for an empty share
+    # Not in checkpoints: a run that goes on has prepared the same start again.
+    start_loss, start_model = math.inf, None
+    if model.starts_fitted and len(validation):
+        start_loss = _validate(model, validation, group)["plain"]
+        start_model = _weights(model) if group.is_main else None
+    average = Average(model, options["ema_decay"]) if options.get("ema_decay") else None
 
     state = checkpoints.load() if checkpoints else None
     kept = state["best"]["model"] if state else None  # process 0 alone keeps the best weights
@@ -152,6 +163,8 @@ def train(
     if state := group.broadcast(state):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average:
+            average.load(state["average"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
         best["model"] = kept
         sums = _own_sums(state["sums"], group).to(feed.device)
@@ -165,6 +178,7 @@ def train(
                 {
                     "epoch": epoch, "step": first, "sums": every, "rows": rows, "best": best,
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                    "average": average.state() if average else None,
                 }
             )  # fmt: skip
 
@@ -174,7 +188,7 @@ def train(
 
     begin = reported = saved = time.monotonic()
     cpu_s, frames_done, steps_done = time.process_time(), 0, 0
-    while epoch <= epochs:
+    while epoch <= epochs and not _out_of_patience(epoch, best, options):
         beta = _beta(epoch, options)
         model.train()
         epoch_begin = time.monotonic()
@@ -184,9 +198,11 @@ def train(
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate * parameters["rate_scale"]
             length = feed.batch_length(first)
-            drawn = noise(seed, epoch, first, (length, model.latent_dim))[group.rank :: group.size]
+            drawn = noise(seed, epoch, first, (length, model.n_noise))[group.rank :: group.size]
             draw = torch.from_numpy(drawn).to(feed.device)
             sums += _step(model, optimizer, batch, beta, draw, loss, group, length, idle)
+            if average:
+                average.update(step)
             bad, told, due = group.any(
                 not math.isfinite(float(sums[:5].sum())), stop, time.monotonic() - saved >= CHECKPOINT_S
             )
@@ -217,16 +233,20 @@ def train(
         noted(n_batches)
         begun = 0
         row = _row(epoch, group.sum(sums), beta, rate, model.latent_dim)
-        if len(validation):
-            reconstruction, kl = _validate(model, validation, group)
-            row |= {"validation_reconstruction": reconstruction, "validation_loss": reconstruction + beta * kl}
-        row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
-        _warn_of_collapse(row, rows, model.latent_dim, last=epoch == epochs)
-        rows.append(row)
-        _keep_best(best, row, model, beta == options["beta"], group.is_main)
+        with average.applied() if average else contextlib.nullcontext():
+            plain = math.inf
+            if len(validation):
+                parts = _validate(model, validation, group)
+                plain = parts["plain"]
+                row["validation_reconstruction"] = parts["reconstruction"]
+                row["validation_loss"] = plain + beta * parts["kl"]
+            row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
+            _warn_of_collapse(row, rows, model.latent_dim, last=epoch == epochs)
+            rows.append(row)
+            _keep_best(best, row, plain, model, beta == options["beta"], group.is_main)
         on_epoch(rows)
         epoch, first, sums = epoch + 1, 0, _sums(model, feed.device)
-        if epoch <= epochs:
+        if epoch <= epochs and not _out_of_patience(epoch, best, options):
             (told,) = group.any(stop)
             if told or (epoch - 1) % options["checkpoint_epochs"] == 0:
                 save()
@@ -236,9 +256,18 @@ def train(
 
     done, cpu_s = group.sum(torch.tensor([frames_done, time.process_time() - cpu_s], dtype=torch.float64)).tolist()
     weights = f"last epoch ({epochs}): there were no validation frames to choose by"
-    if best["epoch"]:
+    if start_loss <= best["plain"] and math.isfinite(start_loss):
+        model.load_state_dict(group.broadcast(start_model))
+        weights = (
+            f"those before training (principal components): their validation error, {start_loss:.4g}, is not above "
+            f"that of the best epoch, {best['plain']:.4g}"
+        )
+    elif best["epoch"]:
         model.load_state_dict(group.broadcast(best["model"]))
-        weights = f"epoch {best['epoch']} of {epochs}: smallest validation loss, {best['loss']:.4g}"
+        done_epochs = f"{epoch - 1}, stopped early" if epoch <= epochs else f"{epochs}"
+        weights = f"epoch {best['epoch']} of {done_epochs}: smallest validation loss, {best['loss']:.4g}"
+    elif average:
+        average.keep()
     model.eval()
     return Trained(rows, weights, done / cpu_s if done and cpu_s else None)
 
@@ -268,7 +297,7 @@ def _step(
     if not len(batch):
         assert idle is not None
         with group.adding(last=True):
-            (loss(idle, beta, idle.new_zeros(1, model.latent_dim))["loss"] * 0.0).backward()
+            (loss(idle, beta, idle.new_zeros(1, model.n_noise))["loss"] * 0.0).backward()
         pieces = []
     for number, (piece, drawn) in enumerate(pieces):
         with group.adding(last=number == len(pieces) - 1):
@@ -339,27 +368,40 @@ def _beta(epoch: int, options: dict[str, Any]) -> float:
 
 
 @torch.no_grad()
-def _validate(model: LatentModel, feed: Feed, group: Group) -> tuple[float, float]:
-    """Mean reconstruction error and KL (nats) of the posterior means over all frames of `feed`, of all processes."""
+def _validate(model: LatentModel, feed: Feed, group: Group) -> dict[str, float]:
+    """Means over all frames of `feed`, of all processes, with posterior means as z: `plain`, the loss without the KL
+    term, `reconstruction` and `kl` (nats)."""
     model.eval()
-    reconstruction = kl = 0.0
+    total = torch.zeros(3, dtype=torch.float64)
     size = max(1, STEP_BYTES[torch.device(feed.device).type] // model.bytes_per_frame)
     for batch in feed.batches():
         for piece in batch.split(size) if len(batch) else ():
             parts = model.loss(piece, 0.0, None)
-            reconstruction += len(piece) * float(parts["reconstruction"])
-            kl += len(piece) * float(parts["kl_nats"])
-    reconstruction, kl = group.sum(torch.tensor([reconstruction, kl], dtype=torch.float64)).tolist()
-    return reconstruction / len(feed), kl / len(feed)
+            scalars = torch.stack([parts[name] for name in ("loss", "reconstruction", "kl_nats")])
+            total += len(piece) * scalars.double().cpu()
+    plain, reconstruction, kl = (group.sum(total) / len(feed)).tolist()
+    return {"plain": plain, "reconstruction": reconstruction, "kl": kl}
 
 
-def _keep_best(best: dict[str, Any], row: Row, model: LatentModel, comparable: bool, with_weights: bool = True) -> None:
+def _out_of_patience(epoch: int, best: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether `patience_epochs` epochs before `epoch` were no better; the first that compare are those of full β."""
+    patience = options.get("patience_epochs")
+    return patience is not None and best["epoch"] > 0 and epoch - 1 - best["epoch"] >= patience
+
+
+def _weights(model: LatentModel) -> dict[str, torch.Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+
+
+def _keep_best(
+    best: dict[str, Any], row: Row, plain: float, model: LatentModel, comparable: bool, with_weights: bool = True
+) -> None:
     """Remember the weights if the epoch is the best so far; losses compare only where β has its full value."""
     loss = row["validation_loss"]
     if loss is not None and comparable and loss < best["loss"]:
-        best.update(epoch=row["epoch"], loss=loss)
+        best.update(epoch=row["epoch"], loss=loss, plain=plain)
         if with_weights:
-            best["model"] = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+            best["model"] = _weights(model)
 
 
 def _warn_of_collapse(row: Row, rows: list[Row], dim: int, last: bool) -> None:

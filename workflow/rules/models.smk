@@ -18,6 +18,13 @@ FAMILY_MODULES = {
     "pca_distances": ["models/principal.py"],
     "pca_coordinates": ["models/principal.py", "alignment.py"],
     "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py"],
+    "coordinate": [
+        "models/kinetics.py",
+        "models/pair_features.py",
+        "models/principal.py",
+        "models/refinement.py",
+        "alignment.py",
+    ],
 }
 
 
@@ -63,7 +70,7 @@ rule train_model:
         options=model_options,
         launcher=launcher,
         scratch=scratch,
-        code=model_code("train.py", "training.py", "feed.py", "splits.py"),
+        code=model_code("train.py", "training.py", "averaging.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "build", "family_class", "load", "save"]
 
 FAMILIES = {
+    "coordinate": ("mdlatent.models.coordinate", "CoordinateVAE"),
     "conv2d": ("mdlatent.models.conv2d", "Conv2dVAE"),
     "pca_distances": ("mdlatent.models.pca_distances", "PcaDistances"),
     "pca_coordinates": ("mdlatent.models.pca_coordinates", "PcaCoordinates"),

@@ -30,6 +30,8 @@ class LatentModel(nn.Module):
 
     family: ClassVar[str]
     fitted: ClassVar[str]
+    starts_fitted: ClassVar[bool] = False  # whether it is a usable model once prepared: kept if training is no better
+    lag_frames: int = 0  # above 0, `loss` is given frames with those so many frames later
 
     def __init__(self, n_atoms: int, latent_dim: int) -> None:
         super().__init__()
@@ -49,6 +51,11 @@ class LatentModel(nn.Module):
     def n_parameters(self) -> int:
         """Number of values that were trained or fitted."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def n_noise(self) -> int:
+        """How many normal numbers `loss` takes for each frame: by default those of the posterior, latent_dim."""
+        return self.latent_dim
 
     @property
     def bytes_per_frame(self) -> int:
@@ -91,7 +98,10 @@ class LatentModel(nn.Module):
 
     def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch (B, N, 3) in nm: `loss`, `reconstruction`, `kl_nats` (scalars, means over the frames) and
-        `mean` (B, d), detached. `noise` (B, d) is standard normal; None takes the posterior's mean."""
+        `mean` (B, d), detached. `noise` (B, n_noise) is standard normal; None takes the posterior's mean.
+
+        Where `lag_frames` is above 0, the batch is (B, 2, N, 3): each frame and the one so much later, NaN if there is
+        none (`feed.Feed`)."""
         raise NotImplementedError
 
     @torch.no_grad()

@@ -37,17 +37,19 @@ class Components:
     total_variance: float
 
 
-def principal_components(chunks: Chunks, n_rows: int, dim: int, most_by_covariance: int, name: str) -> Components:
+def principal_components(
+    chunks: Chunks, n_rows: int, dim: int, most_by_covariance: int, name: str, tolerance: float = TOLERANCE
+) -> Components:
     """The `dim` principal components of the `n_rows` rows that each call of `chunks` yields.
 
     Up to `most_by_covariance` columns by the covariance matrix, which takes memory and time for its square and cube;
-    beyond by iteration. `name` is for the log.
+    beyond by iteration, until the variances change by less than `tolerance`. `name` is for the log.
     """
     columns = next(chunks()).shape[1]
     if columns <= most_by_covariance:
         mean, variance, directions, total = _by_covariance(chunks, n_rows, dim)
     else:
-        mean, variance, directions, total = _by_iteration(chunks, n_rows, dim, name)
+        mean, variance, directions, total = _by_iteration(chunks, n_rows, dim, name, tolerance)
     largest = np.abs(directions).argmax(1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
     return Components(mean, variance, directions, float(total))
@@ -77,7 +79,7 @@ def _by_covariance(chunks: Chunks, n_rows: int, dim: int) -> Fit:
     return shift + sums, np.maximum(variance[::-1], 0), vectors.T[::-1].copy(), total
 
 
-def _by_iteration(chunks: Chunks, n_rows: int, dim: int, name: str) -> Fit:
+def _by_iteration(chunks: Chunks, n_rows: int, dim: int, name: str, tolerance: float) -> Fit:
     """Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477) with restarts, for any number of columns.
 
     With X the centred rows (T, p): one pass over them multiplies a block Q (p, k) by XᵀX, which gives the
@@ -106,7 +108,7 @@ def _by_iteration(chunks: Chunks, n_rows: int, dim: int, name: str) -> Fit:
         floor = max(1e-6 * largest[0], np.finfo(float).tiny)  # below it, directions mean nothing
         change = float((np.abs(largest - before) / np.maximum(largest, floor)).max())
         log.info("%s: pass %d over the frames, variances changed by %.1e", name, number, change)
-        if change <= TOLERANCE:
+        if change <= tolerance:
             break
         before = largest
         if m + k > most:

@@ -66,6 +66,20 @@ ALWAYS: list[Reference] = [
     ),
 ]
 FAMILIES: dict[str, list[Reference]] = {
+    "coordinate": [
+        (
+            "Model coordinate",
+            "Variational autoencoder: Kingma DP, Welling M (2014) Auto-encoding variational Bayes. ICLR 2014, "
+            "arXiv:1312.6114",
+            None,
+        ),
+        (
+            "Model coordinate, superposition",
+            "Horn BKP (1987) Closed-form solution of absolute orientation using unit quaternions. J Opt Soc Am A "
+            "4:629–642",
+            "10.1364/JOSAA.4.000629",
+        ),
+    ],
     "conv2d": [
         (
             "Model conv2d",

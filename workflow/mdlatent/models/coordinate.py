@@ -1,0 +1,341 @@
+"""Variational autoencoder that decodes to coordinates: started from principal components, trained on superposed errors.
+
+Encoder: what it is given does not change when a structure moves or turns: pair distances (of up to 64 atoms all, of
+more a number linear in the atoms) and signed quantities, which tell a structure from its mirror image; by default the
+coordinates superposed on the mean training structure. Both are reduced to their leading principal components u(x);
+with those of the coordinates, c, scaled to unit variance:
+
+    mean = A u + f(u),   log-variance = g(u) < 0,   c(z) = B z + h(z),   coordinates(z) = m + Σ_k s_k c_k(z) V_k,
+
+V the leading components of the superposed coordinates, m their mean and s their standard deviations; f, g, h are small
+networks. At the start f = h = 0 and A and B are such that the whole is the principal component analysis of the
+coordinates; training can only add to it, and where it does not on the validation frames, the start is kept. Directions
+of small variance weigh little in h, which is what keeps many atoms and few frames from being learnt by heart.
+
+Refinement: the encoder's mean is moved towards the point from which the decoder comes nearest to the structure, by
+`refine_steps` steps of Gauss-Newton (refinement.py) on the superposed error in the space of V. It is a fixed function
+of the structure, part of `encode`; in training it is left out.
+
+Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms, so that it is the fraction of
+variance that is lost: mean over frames and atoms of the squared error after superposition (alignment.py),
++ `distance_weight` × mean squared error of pair distances (linear in the atoms), + β × Kullback-Leibler divergence
+(nats, summed over dimensions), − `kinetic_weight` × VAMP-2 (kinetics.py) of mean(t) and mean(t + lag).
+
+The VAMP-2 term is no mean over frames: it is taken over what one pass of the model sees, that is over each process's
+share of a batch, and the shares' gradients are then averaged by their frames. With several processes, give a larger
+batch for the same estimate.
+
+All memory and parameters are linear in the atoms. The hand of structures is kept: superposition never reflects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mdlatent.alignment import align, centred, procrustes_mean
+from mdlatent.models import pair_features as pf
+from mdlatent.models.base import LatentModel
+from mdlatent.models.kinetics import vamp2
+from mdlatent.models.principal import principal_components
+from mdlatent.models.refinement import gauss_newton, slopes
+
+if TYPE_CHECKING:
+    from mdlatent.frames import FrameStore
+
+__all__ = ["CoordinateVAE"]
+
+FEATURE_COMPONENTS = 64
+START_LOG_VARIANCE = -5.0
+DAMPING = 3e-3  # of the refinement, against the variance of the atoms
+LONGEST_STEP = 1.0  # of the refinement, per dimension; latents have about unit variance
+CHUNK_BYTES = 50_000_000  # of one quantity of the frames read at once in `prepare`
+EMBED_BYTES = 100_000_000
+COVARIANCE_NUMBERS = 1500  # up to which principal components come from the covariance, beyond by iteration …
+TOLERANCE = 1e-3  # … until their variances stand still to this part, which does for a start
+
+
+class CoordinateVAE(LatentModel):
+    """Autoencoder from internal quantities to coordinates of `n_atoms` ≥ 3 atoms; options as in the schema."""
+
+    family = "coordinate"
+    fitted = "gradient"
+    starts_fitted = True
+
+    def __init__(
+        self,
+        n_atoms: int,
+        latent_dim: int,
+        width: int = 256,
+        layers: int = 3,
+        n_components: int = 64,
+        signed_features: str = "aligned",
+        distance_weight: float = 0.5,
+        refine_steps: int = 5,
+        kinetic_weight: float = 0.0,
+        lag_frames: int = 10,
+        time_lagged: bool = False,
+    ) -> None:
+        super().__init__(n_atoms, latent_dim)
+        self.options = {
+            "width": width, "layers": layers, "n_components": n_components, "signed_features": signed_features,
+            "distance_weight": distance_weight, "refine_steps": refine_steps, "kinetic_weight": kinetic_weight,
+            "lag_frames": lag_frames, "time_lagged": time_lagged,
+        }  # fmt: skip
+        self.distance_weight, self.refine_steps = distance_weight, refine_steps
+        self.kinetic_weight, self.time_lagged = kinetic_weight, time_lagged
+        self.lag_frames = lag_frames if kinetic_weight or time_lagged else 0
+        self.signed_features = signed_features
+        marks, self.shifts = pf.landmarks(n_atoms), pf.encoder_shifts(n_atoms)
+        n_dihedrals = pf.n_dihedrals(n_atoms) if signed_features == "dihedrals" else 0
+        n_features = len(marks) * (len(marks) - 1) // 2 + sum(n_atoms - step for step in self.shifts) + 2 * n_dihedrals
+        k, j = min(n_components, 3 * n_atoms - 6), min(FEATURE_COMPONENTS, n_features)
+        n_inputs = j + (k if signed_features == "aligned" else 0)
+        constants = {
+            "landmarks": torch.from_numpy(marks),
+            "fours": torch.zeros((n_dihedrals, 4), dtype=torch.int64),
+            "mean_nm": torch.zeros(n_atoms, 3),
+            "basis": torch.zeros(k, 3 * n_atoms),
+            "deviations_nm": torch.ones(k),
+            "scale_nm": torch.ones(()),
+            "feature_mean": torch.zeros(n_features),
+            "feature_basis": torch.zeros(j, n_features),
+            "feature_deviations": torch.ones(j),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value)
+        self.linear_encoder = nn.Linear(n_inputs, latent_dim)
+        self.linear_decoder = nn.Linear(latent_dim, k)
+        self.encoder = _network(n_inputs, 2 * latent_dim, width, layers)
+        self.decoder = _network(latent_dim, k, width, layers)
+        with torch.no_grad():
+            self.linear_encoder.weight.copy_(torch.eye(latent_dim, n_inputs))
+            self.linear_decoder.weight.copy_(torch.eye(k, latent_dim))
+            for bias in (self.linear_encoder.bias, self.linear_decoder.bias):
+                bias.zero_()
+            last = self.encoder[-1]
+            assert isinstance(last, nn.Linear)
+            last.bias[latent_dim:] = START_LOG_VARIANCE
+
+    if TYPE_CHECKING:
+        landmarks: Tensor
+        fours: Tensor
+        mean_nm: Tensor
+        basis: Tensor
+        deviations_nm: Tensor
+        scale_nm: Tensor
+        feature_mean: Tensor
+        feature_basis: Tensor
+        feature_deviations: Tensor
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """Features and their vectors, coordinates, pairs of the loss with theirs, and the networks."""
+        n_loss = 16 * self.n_atoms * len(pf.loss_shifts(self.n_atoms)) if self.distance_weight else 0
+        numbers = 8 * self.feature_mean.numel() + n_loss + 60 * self.n_atoms + 30 * len(self.basis)
+        return 4 * (numbers + 8 * self.options["width"] * self.options["layers"]) * (2 if self.lag_frames else 1)
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames to map in one go, so that memory stays bounded."""
+        return max(1, min(256, 4 * EMBED_BYTES // self.bytes_per_frame))
+
+    @torch.no_grad()
+    def prepare(self, store: FrameStore, rows: np.ndarray) -> None:
+        """Find mean, components and scales of the training frames, and start as their principal components."""
+        from mdlatent.feed import iterate_rows
+
+        def frames(numbers: int) -> Iterable[np.ndarray]:
+            return iterate_rows(store, rows, max(1, min(1024, CHUNK_BYTES // (4 * numbers))))
+
+        width = 3 * self.n_atoms
+        self.mean_nm.copy_(torch.from_numpy(procrustes_mean(store, rows)))
+        _, total = _set_components(
+            lambda: (self._superposed(torch.from_numpy(some)) for some in frames(width)),
+            len(rows), self.basis, self.deviations_nm,
+        )  # fmt: skip
+        self.scale_nm.fill_(max(math.sqrt(total / self.n_atoms), 1e-4))
+
+        self.fours.copy_(torch.from_numpy(pf.choose_dihedrals(store.atoms))[: len(self.fours)])
+        n_features = 3 * self.feature_mean.numel()
+        mean, _ = _set_components(
+            lambda: (self._features(torch.from_numpy(some)) for some in frames(n_features)),
+            len(rows), self.feature_basis, self.feature_deviations,
+        )  # fmt: skip
+        self.feature_mean.copy_(torch.from_numpy(mean))
+        self._start_linear(frames(n_features))
+
+    def _start_linear(self, frames: Iterable[np.ndarray]) -> None:
+        """Set A: to the components of the coordinates where they are among the inputs, else to their best prediction
+        (least squares) from what is."""
+        n_inputs = self.linear_encoder.in_features
+        weight = torch.zeros(self.latent_dim, n_inputs)
+        some = min(self.latent_dim, len(self.basis))
+        if self.signed_features == "aligned":
+            weight[:some, :some] = torch.diag(
+                1 / _inverse_scales(self.deviations_nm)[:some] / self.deviations_nm[:some]
+            )
+            weight = torch.nan_to_num(weight, 0.0, 0.0, 0.0)
+        else:
+            products = torch.zeros(n_inputs, n_inputs + some, dtype=torch.float64)
+            for chunk in frames:
+                coordinates = torch.from_numpy(chunk)
+                inputs = self._inputs(coordinates).double()
+                scores = self._superposed(coordinates) @ self.basis[:some].T / self.deviations_nm[:some].clamp_min(1e-9)
+                products += inputs.T @ torch.cat([inputs, scores.double()], 1)
+            square, right = products[:, :n_inputs], products[:, n_inputs:]
+            square = square + 1e-6 * square.diagonal().mean() * torch.eye(n_inputs, dtype=torch.float64)
+            weight[:some] = torch.linalg.solve(square, right).T.float()
+        self.linear_encoder.weight.copy_(weight)
+
+    def encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates (B, N, 3) in nm → mean and log-variance of the posterior, each (B, d)."""
+        mean, log_variance = self._encode(coordinates)
+        for _ in range(self.refine_steps):
+            mean = mean + self._towards(coordinates, mean)
+        return mean, log_variance
+
+    def decode_coordinates(self, z: Tensor) -> Tensor:
+        """Latent (B, d) → coordinates (B, N, 3) in nm, centred."""
+        scores = self._scores(z) * self.deviations_nm
+        return torch.addmm(self.mean_nm.flatten(), scores, self.basis).view(-1, self.n_atoms, 3)
+
+    def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
+        """Loss of a batch, see the head of this file; frames without a later partner are decoded to themselves."""
+        now = coordinates[:, 0] if self.lag_frames else coordinates
+        mean, log_variance = self._encode(now) if noise is not None else self.encode(now)
+        z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
+        target, kinetic = now, mean.new_zeros(())
+        if self.lag_frames:
+            later = coordinates[:, 1]
+            known = torch.isfinite(later[:, 0, 0])
+            if self.time_lagged:
+                target = torch.where(known[:, None, None], later, now)
+            if self.kinetic_weight:
+                kinetic = vamp2(mean[known], self._encode(later[known])[0])
+        reconstruction = self._error(self.decode_coordinates(z), target).mean()
+        kl_nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        return {
+            "loss": reconstruction + beta * kl_nats - self.kinetic_weight * kinetic,
+            "reconstruction": reconstruction,
+            "kl_nats": kl_nats,
+            "mean": mean.detach(),
+        }
+
+    @torch.no_grad()
+    def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """As in the base class; the pairs are taken a block of atoms at a time, so that memory is linear in atoms."""
+        z, _ = self.encode(coordinates)
+        decoded, n = self.decode_coordinates(z), self.n_atoms
+        size = max(1, min(EMBED_BYTES // (16 * len(z) * n), -(-n // 8)))
+        total = z.new_zeros(len(z), dtype=torch.float64)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            error = _block(decoded, start, stop) - _block(coordinates, start, stop)
+            squares = error.square().sum(1, dtype=torch.float64)
+            total += squares[:, : stop - start].sum(1) / 2 + squares[:, stop - start :].sum(1)
+        return z, (total / self.n_pairs).sqrt().to(z.dtype)
+
+    def _error(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Error of each frame (B,), in units of the fluctuation squared."""
+        moved = centred(decoded)
+        onto = align(target, moved.detach())  # at the best rotation the error does not change with it to first order
+        error = (moved - onto).square().sum(2).mean(1)
+        if self.distance_weight:
+            shifts = pf.loss_shifts(self.n_atoms)
+            difference = pf.shifted_distances(moved, shifts) - pf.shifted_distances(onto, shifts)
+            error = error + self.distance_weight * difference.square().mean(1)
+        return error / self.scale_nm.square()
+
+    def _encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance without refinement."""
+        inputs = self._inputs(coordinates)
+        added, width = self.encoder(inputs).chunk(2, dim=1)
+        # Never wider than the prior: without a bound, one frame far from all others can make exp overflow.
+        return self.linear_encoder(inputs) + added, -torch.nn.functional.softplus(-width)
+
+    def _inputs(self, coordinates: Tensor) -> Tensor:
+        """What the encoder is given, u(x): (B, n_inputs)."""
+        features = (self._features(coordinates) - self.feature_mean) @ self.feature_basis.T
+        inputs = [features * _inverse_scales(self.feature_deviations)]
+        if self.signed_features == "aligned":
+            inputs.insert(0, self._superposed(coordinates) @ self.basis.T * _inverse_scales(self.deviations_nm))
+        return torch.cat(inputs, 1)
+
+    def _features(self, coordinates: Tensor) -> Tensor:
+        """Pair distances in units of the fluctuation, sines and cosines: (B, n_features)."""
+        features = [pf.square_distances(coordinates, self.landmarks) / self.scale_nm]
+        if self.shifts:
+            features.append(pf.shifted_distances(coordinates, self.shifts) / self.scale_nm)
+        if len(self.fours):
+            features.append(pf.dihedral_numbers(coordinates, self.fours))
+        return torch.cat(features, 1)
+
+    def _superposed(self, coordinates: Tensor) -> Tensor:
+        """Coordinates superposed on the mean structure, less it: (B, 3 N) in nm."""
+        return (align(coordinates, self.mean_nm) - self.mean_nm).flatten(1)
+
+    def _scores(self, z: Tensor) -> Tensor:
+        """c(z): (B, k), in standard deviations."""
+        return self.linear_decoder(z) + self.decoder(z)
+
+    def _towards(self, coordinates: Tensor, z: Tensor) -> Tensor:
+        """One step of Gauss-Newton: what to add to z (B, d) for a smaller superposed error."""
+        decoded = self.decode_coordinates(z)
+        moved = (align(coordinates, decoded) - self.mean_nm).flatten(1)
+        rest = moved @ self.basis.T - self._scores(z) * self.deviations_nm  # (B, k)
+        derivatives = self._slopes(z) * self.deviations_nm[:, None]  # (B, k, d)
+        damping = DAMPING * self.scale_nm.square() * self.n_atoms
+        return gauss_newton(rest, derivatives, damping, LONGEST_STEP)
+
+    def _slopes(self, z: Tensor) -> Tensor:
+        """Derivatives of c(z): (B, k, d)."""
+        return slopes(self.decoder, z) + self.linear_decoder.weight
+
+
+def _set_components(
+    chunks: Callable[[], Iterable[Tensor]], n_rows: int, basis: Tensor, deviations: Tensor
+) -> tuple[np.ndarray, float]:
+    """Fill `basis` (k, p) and `deviations` (k,) with principal components and the standard deviations along them.
+
+    Directions that the rows do not span, or span by rounding alone, stay zero. Returns mean (p,) and total variance.
+    """
+    k = min(len(basis), basis.shape[1], n_rows - 1)
+    found = principal_components(
+        lambda: (chunk.double().numpy() for chunk in chunks()), n_rows, k, COVARIANCE_NUMBERS, "coordinate", TOLERANCE
+    )
+    spread = np.sqrt(found.variance)
+    real = spread > 1e-6 * max(spread[:1].max(initial=0), 1e-30)
+    basis.zero_()
+    deviations.zero_()
+    basis[:k] = torch.from_numpy(found.directions * real[:, None])
+    deviations[:k] = torch.from_numpy(spread * real)
+    return found.mean, found.total_variance
+
+
+def _network(n_inputs: int, n_outputs: int, width: int, layers: int) -> nn.Sequential:
+    """Fully connected layers with SiLU; the last one is zero."""
+    parts: list[nn.Module] = []
+    for number in range(layers):
+        parts += [nn.Linear(width if number else n_inputs, width), nn.SiLU()]
+    last = nn.Linear(width, n_outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*parts, last)
+
+
+def _inverse_scales(deviations: Tensor) -> Tensor:
+    """Factors that bring components of these standard deviations σ to √(σ / σ₁): between whitening, which blows up
+    noise, and none, which drowns the small ones. Zero where there is no variance."""
+    root = (deviations * deviations[:1]).sqrt()
+    return torch.where(root > 0, 1 / root.clamp_min(1e-12), torch.zeros_like(root))
+
+
+def _block(coordinates: Tensor, start: int, stop: int) -> Tensor:
+    """Distances (B, stop − start, N − start) of some atoms to themselves and to all that follow."""
+    return torch.cdist(coordinates[:, start:stop], coordinates[:, start:], compute_mode="donot_use_mm_for_euclid_dist")
