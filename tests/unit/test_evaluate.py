@@ -148,6 +148,20 @@ def test_structures_and_contacts_are_those_of_the_decoded_frames(study):
     assert 10 * float(nearest) <= found["heldout_rmsd"]["value"] < 20 * float(nearest)
 
 
+def test_trustworthiness_is_that_of_the_distances_of_test_frames(study):
+    from sklearn.manifold import trustworthiness
+
+    from mdlatent import distances
+
+    found = run(study, n_neighbours=7)
+    test = study.split == "test"
+    original = distances.packed(study.frames[test]).astype(float)
+    expected = trustworthiness(original, study.z[test], n_neighbors=7)
+    assert found["trustworthiness"]["value"] == pytest.approx(expected, abs=1e-4)
+    expected = trustworthiness(study.z[test], original, n_neighbors=7)
+    assert found["continuity"]["value"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_map_of_noise_is_worse(study):
     good = run(study)
     study.z = np.random.default_rng(0).normal(size=study.z.shape).astype(np.float32)

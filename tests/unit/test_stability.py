@@ -61,6 +61,14 @@ def test_one_basin_is_not_cut_by_the_most_daring_parameters():
     assert states.find_states(z, choice.options).n_states == 0
 
 
+def test_the_score_is_lowered_by_noise_and_by_weak_states():
+    z = planted(400, 3)[0] + np.random.default_rng(4).normal(scale=0.8, size=(400, 3))
+    for row in stability.choose(z, AUTO).table:
+        weak = min(1.0, row["smallest_persistence"] / 0.15)
+        expected = row["ari_subsamples"] * (1 - row["noise_fraction"]) * weak if row["n_states"] > 1 else 0
+        assert row["score"] == pytest.approx(expected)
+
+
 def test_given_numbers_stay():
     z, _ = planted(300)
     choice = stability.choose(z, {**AUTO, "min_cluster_size": 33})
@@ -109,7 +117,7 @@ def test_frames_left_out_of_a_chance_partition_change_it():
 
 
 def test_outskirts_do_not_change_the_choice():
-    z, _ = planted(500, 3)
+    z = planted(500, 3)[0] + np.random.default_rng(4).normal(scale=0.8, size=(500, 3))
     assigned, left = (stability.choose(z, {**AUTO, "outskirts": value}) for value in ("assign", "noise"))
     assert assigned.table == left.table
     assert assigned.options == left.options | {"outskirts": "assign"}
