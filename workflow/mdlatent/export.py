@@ -171,6 +171,19 @@ def trace(
     module(example)  # what is kept from a first call must not be recorded
     with _without_warnings(), _chunks_as_slices():
         traced = torch.jit.trace(module, example, check_trace=False)
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)
+        buffer.seek(0)
+        traced = torch.jit.load(buffer)  # tried as it will be used: what is loaded is run differently
+    # Before anything without gradient, for TorchScript adapts what it makes of the code to its first runs.
+    wanted_gradient = _gradient(module, example)
+    for _ in range(RUNS):
+        try:
+            error = float((_gradient(traced, example) - wanted_gradient).abs().max())
+        except RuntimeError as failure:  # whatever TorchScript's interpreter meets
+            raise DataError(f"the recorded encoder of {model.family} gives no gradient: {failure}") from failure
+        if not error <= GRADIENT_TOLERANCE * float(wanted_gradient.abs().max()):
+            raise DataError(f"the recorded encoder of {model.family} has another gradient than the model itself")
     with torch.no_grad():
         wanted = [module(x) for x in examples]
         scale = max(float(z.abs().max()) for z in wanted)
@@ -181,11 +194,6 @@ def trace(
                     f"the recorded encoder of {model.family} gives other values than the model itself for input of "
                     f"shape {tuple(x.shape)}; its `encode` does something that depends on the values"
                 )
-    wanted_gradient = _gradient(module, example)
-    for _ in range(RUNS):
-        error = (_gradient(traced, example) - wanted_gradient).abs().max()
-        if not float(error) <= GRADIENT_TOLERANCE * float(wanted_gradient.abs().max()):
-            raise DataError(f"the recorded encoder of {model.family} has another gradient than the model itself")
     return traced
 
 
