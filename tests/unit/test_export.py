@@ -88,7 +88,7 @@ def test_every_family_in_a_bare_python(study, tmp_path):
         assert about["model"] == f"{family}-d2"
 
 
-@pytest.mark.parametrize("family", ["pca_coordinates", "pca_distances", "tica"])
+@pytest.mark.parametrize("family", ["coordinate", "pca_coordinates", "pca_distances", "tica"])
 def test_gradient_is_that_of_finite_differences(study, tmp_path, family):
     encoder = run(study, tmp_path / "e.pt", "--dtype=float64", family=family)
     x = torch.tensor(chain(200, N_ATOMS)[7], dtype=torch.float64, requires_grad=True)
