@@ -10,7 +10,7 @@ from mdlatent import distances, models
 from mdlatent.errors import ConfigError
 from mdlatent.feed import noise
 from mdlatent.frames import FrameStore
-from mdlatent.models.conv2d import SCALE_MARGIN
+from mdlatent.models.matrix_vae import SCALE_MARGIN
 
 
 def make(n_atoms=12, latent_dim=3, seed=0, scale_nm=6.0):

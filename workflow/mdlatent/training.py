@@ -26,6 +26,7 @@ import torch
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import ConfigError, DataError, Interrupted
 from mdlatent.feed import Feed, noise
+from mdlatent.model_memory import STEP_BYTES
 from mdlatent.models.base import LatentModel
 from mdlatent.parallel import Group, Loss
 
@@ -41,7 +42,6 @@ CLIP_NORM = 1.0
 ACTIVE_VARIANCE = 0.01  # of the posterior means over the frames (Burda et al. 2016, arXiv 1509.00519)
 CHECKPOINT_S = 900.0  # a checkpoint at least this often, where epochs take long
 REPORT_S = 5.0
-STEP_BYTES = {"cpu": 1_000_000_000, "cuda": 16_000_000_000}  # memory for the activations of one pass
 
 Row = dict[str, Any]
 
@@ -263,12 +263,15 @@ def _step(
     length = len(batch) if length is None else length
     optimizer.zero_grad()
     added = _sums(model, str(batch.device))
-    size = max(1, STEP_BYTES[batch.device.type] // model.bytes_per_frame)
+    n_pieces = max(1, math.ceil(len(batch) * model.bytes_per_frame / STEP_BYTES[batch.device.type]))
+    size = max(1, math.ceil(len(batch) / n_pieces))
     pieces = list(zip(batch.split(size), draw.split(size), strict=True))
     if not len(batch):
         assert idle is not None
+        model.eval()  # it leaves no trace in statistics either
         with group.adding(last=True):
             (loss(idle, beta, idle.new_zeros(1, model.latent_dim))["loss"] * 0.0).backward()
+        model.train()
         pieces = []
     for number, (piece, drawn) in enumerate(pieces):
         with group.adding(last=number == len(pieces) - 1):
@@ -282,6 +285,7 @@ def _step(
     group.finish_gradients()
     added[4] = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) * len(batch)
     optimizer.step()
+    model.settle(group.sum)
     return added
 
 

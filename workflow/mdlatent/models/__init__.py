@@ -19,6 +19,7 @@ __all__ = ["FAMILIES", "build", "family_class", "load", "save"]
 
 FAMILIES = {
     "conv2d": ("mdlatent.models.conv2d", "Conv2dVAE"),
+    "resnet1d": ("mdlatent.models.resnet1d", "ResNet1dVAE"),
     "pca_distances": ("mdlatent.models.pca_distances", "PcaDistances"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -93,6 +94,13 @@ class LatentModel(nn.Module):
         """Loss of a batch (B, N, 3) in nm: `loss`, `reconstruction`, `kl_nats` (scalars, means over the frames) and
         `mean` (B, d), detached. `noise` (B, d) is standard normal; None takes the posterior's mean."""
         raise NotImplementedError
+
+    def settle(self, add_up: Callable[[Tensor], Tensor]) -> None:
+        """After a step: update what is known of whole batches, such as running statistics (buffers).
+
+        `add_up` sums a tensor over the processes that train together; all call it alike, so that all end with the same
+        buffers. Forward passes in training mode may only collect what this sums.
+        """
 
     @torch.no_grad()
     def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
