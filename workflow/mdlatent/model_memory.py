@@ -4,12 +4,24 @@ The workflow asks before a job is submitted; `tests/unit/test_describe.py` holds
 what a training was measured to take.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["STEP_BYTES", "Family", "family", "resnet1d_plan", "training_bytes"]
+__all__ = [
+    "STEP_BYTES", "Family", "Sizes", "direct_bytes", "family", "frames_in_one_pass", "resnet1d_plan", "sizes",
+    "step_bytes", "step_seconds", "training_bytes",
+]  # fmt: skip
 
 STEP_BYTES = {"cpu": 1_000_000_000, "cuda": 16_000_000_000}  # memory for the activations of one pass
+
+FRAMES_BYTES = 1_000_000_000  # coordinates kept in memory, `feed.BUDGET_BYTES`
+# Python, torch, numba and HDF5, as resident memory; then the kernels' own buffers.
+LIBRARIES_BYTES, KERNEL_BYTES = 475_000_000, 40_000_000
+# Values per parameter: weight, gradient, two moments of AdamW, and the best weights so far.
+VALUES_PER_PARAMETER = 5
+# What is kept for the gradient, and with it what the backward pass needs at a time and what the allocator leaves idle.
+KEPT_AND_PASSING = 1.6
 
 Options = Mapping[str, Any]
 
@@ -20,11 +32,68 @@ class Family(NamedTuple):
     encoder_parameters: Callable[[int, int, Options], int]
     decoder_parameters: Callable[[int, int, Options], int]
     bytes_per_frame: Callable[[int, int, Options], int]  # kept for the gradient of one frame
+    largest: Callable[[int, int, Options], int]  # values of the largest parameter
+    seconds_per_frame: Callable[[int, int, Options], float]  # of training, on one CPU core: a rough figure
+
+
+class Sizes(NamedTuple):
+    """What the memory of a training follows from."""
+
+    parameters: int
+    largest: int
+    bytes_per_frame: int
 
 
 def family(name: str) -> Family:
     """The formulas of a family; those of conv2d, the largest, for one that has none here."""
     return _FAMILIES.get(name, _FAMILIES["conv2d"])
+
+
+def sizes(name: str, n_atoms: int, latent_dim: int, options: Options) -> Sizes:
+    """Sizes of a model of the family `name`, by its formulas."""
+    formulas, arguments = family(name), (n_atoms, latent_dim, options)
+    parameters = formulas.encoder_parameters(*arguments) + formulas.decoder_parameters(*arguments)
+    return Sizes(parameters, formulas.largest(*arguments), formulas.bytes_per_frame(*arguments))
+
+
+def frames_in_one_pass(bytes_per_frame: int, batch_size: int, device: str = "cpu") -> int:
+    """Frames whose activations are in memory at a time: a batch that does not fit is cut into equal pieces."""
+    n_pieces = max(1, math.ceil(batch_size * bytes_per_frame / STEP_BYTES[device]))
+    return math.ceil(batch_size / n_pieces)
+
+
+def step_bytes(of: Sizes, n_atoms: int, batch_size: int, n_frames: int = 0) -> int:
+    """Peak of the resident memory of a training on a CPU, `n_frames` of which are kept as coordinates."""
+    at_once = frames_in_one_pass(of.bytes_per_frame, batch_size)
+    added_up = of.largest if at_once < batch_size else 0  # a piece's gradient beside the sum of those before it
+    total = LIBRARIES_BYTES + KERNEL_BYTES + min(FRAMES_BYTES, 12 * n_atoms * n_frames)
+    total += 4 * (VALUES_PER_PARAMETER * of.parameters + added_up)
+    return round(total + KEPT_AND_PASSING * at_once * of.bytes_per_frame)
+
+
+def direct_bytes(n_atoms: int, latent_dim: int, n_frames: int = 0) -> int:
+    """The same for principal components: a covariance up to 4,000 pairs, else a basis of 400 MB or three blocks of
+    components, and the frames' distances in pieces (`models.pca_distances`)."""
+    n_pairs = n_atoms * (n_atoms - 1) // 2
+    covariance = 3 * 8 * n_pairs**2
+    iteration = max(400_000_000, 3 * 8 * (latent_dim + 5) * n_pairs) + 4 * 8 * (latent_dim + 5) * n_pairs
+    work = covariance if n_pairs <= 4000 else iteration
+    frames = min(FRAMES_BYTES, 12 * n_atoms * n_frames)
+    return LIBRARIES_BYTES + KERNEL_BYTES + work + frames + 300_000_000 + 4 * n_pairs * (latent_dim + 1)
+
+
+def training_bytes(
+    name: str, n_atoms: int, latent_dim: int, options: Options, batch_size: int, n_frames: int = 0
+) -> int:
+    """Peak of the resident memory of training a model of the family `name` on a CPU."""
+    if name == "pca_distances":
+        return direct_bytes(n_atoms, latent_dim, n_frames)
+    return step_bytes(sizes(name, n_atoms, latent_dim, options), n_atoms, batch_size, n_frames)
+
+
+def step_seconds(name: str, n_atoms: int, latent_dim: int, options: Options) -> float:
+    """About how long a frame takes in training, in seconds of one CPU core."""
+    return family(name).seconds_per_frame(n_atoms, latent_dim, options)
 
 
 # conv2d
@@ -52,6 +121,15 @@ def _conv2d_decoder(n_atoms: int, latent_dim: int, options: Options) -> int:
 def _conv2d_frame(n_atoms: int, latent_dim: int, options: Options) -> int:
     """56 values per matrix element in the layers, and some in the matrices themselves."""
     return 4 * 66 * n_atoms**2
+
+
+def _conv2d_largest(n_atoms: int, latent_dim: int, options: Options) -> int:
+    n, half, quarter = _conv2d_sides(n_atoms)
+    return max(8 * n**2, 16 * half**2, 32 * quarter**2 * max(2 * latent_dim, 1), 16 * 32 * 9)
+
+
+def _conv2d_seconds(n_atoms: int, latent_dim: int, options: Options) -> float:
+    return 5e-4 + 1e-6 * n_atoms**2
 
 
 # resnet1d
@@ -107,11 +185,34 @@ def _resnet1d_frame(n_atoms: int, latent_dim: int, options: Options) -> int:
     plan = resnet1d_plan(n_atoms, options)
     values = sum(length * (2 * channels + 3 * filters) for channels, filters, length, _ in plan.encoder)
     values += sum(5 * plan.decoder_filters * length for length in plan.decoder_lengths[:-1])
-    values += 2 * plan.decoder_filters * n_atoms + 5 * n_atoms**2
+    values += 2 * plan.decoder_filters * n_atoms + 2 * n_atoms**2
     return 4 * values
 
 
+def _resnet1d_largest(n_atoms: int, latent_dim: int, options: Options) -> int:
+    plan = resnet1d_plan(n_atoms, options)
+    kernel = options["encoder_kernel"]
+    found = [max(kernel, 2) * filters**2 for _, filters, _, _ in plan.encoder]
+    found += [kernel * channels * filters for channels, filters, _, _ in plan.encoder]
+    *_, (_, filters, _, length) = plan.encoder
+    found += [2 * latent_dim * filters * length, latent_dim * plan.decoder_filters * plan.decoder_lengths[0]]
+    found += [max(options["decoder_kernel"], 2) * plan.decoder_filters**2, plan.decoder_filters * n_atoms]
+    return max(found)
+
+
+def _resnet1d_seconds(n_atoms: int, latent_dim: int, options: Options) -> float:
+    """Three passes of two operations for each weight and position, 20 per ns, and what every frame costs."""
+    plan = resnet1d_plan(n_atoms, options)
+    work = 0
+    for channels, filters, length, _ in plan.encoder:
+        work += length * (_block(channels, filters, options["encoder_kernel"]) + filters**2)
+    for length in plan.decoder_lengths[:-1]:
+        work += length * (_block(plan.decoder_filters, plan.decoder_filters, options["decoder_kernel"]))
+        work += length * 2 * plan.decoder_filters**2
+    return 2e-3 + 6 * (work + n_atoms**2 * plan.decoder_filters) / 2e10
+
+
 _FAMILIES = {
-    "conv2d": Family(_conv2d_encoder, _conv2d_decoder, _conv2d_frame),
-    "resnet1d": Family(_resnet1d_encoder, _resnet1d_decoder, _resnet1d_frame),
+    "conv2d": Family(_conv2d_encoder, _conv2d_decoder, _conv2d_frame, _conv2d_largest, _conv2d_seconds),
+    "resnet1d": Family(_resnet1d_encoder, _resnet1d_decoder, _resnet1d_frame, _resnet1d_largest, _resnet1d_seconds),
 }

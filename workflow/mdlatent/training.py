@@ -26,7 +26,7 @@ import torch
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import ConfigError, DataError, Interrupted
 from mdlatent.feed import Feed, noise
-from mdlatent.model_memory import STEP_BYTES
+from mdlatent.model_memory import STEP_BYTES, frames_in_one_pass
 from mdlatent.models.base import LatentModel
 from mdlatent.parallel import Group, Loss
 
@@ -153,7 +153,7 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
-        best["model"] = kept
+        best["model"], state = kept, None  # or a second copy of all weights would stay as long as training lasts
         sums = _own_sums(state["sums"], group).to(feed.device)
         on_epoch(rows)
     begun = first
@@ -263,8 +263,7 @@ def _step(
     length = len(batch) if length is None else length
     optimizer.zero_grad()
     added = _sums(model, str(batch.device))
-    n_pieces = max(1, math.ceil(len(batch) * model.bytes_per_frame / STEP_BYTES[batch.device.type]))
-    size = max(1, math.ceil(len(batch) / n_pieces))
+    size = max(1, frames_in_one_pass(model.bytes_per_frame, len(batch), batch.device.type))
     pieces = list(zip(batch.split(size), draw.split(size), strict=True))
     if not len(batch):
         assert idle is not None

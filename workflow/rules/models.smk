@@ -13,11 +13,19 @@ def train_threads(wildcards):
     return configuration.train_settings(CONFIG, MODELS[wildcards.model])["threads"]
 
 
+# Modules that families share, beside `models/<family>.py`.
+FAMILY_CODE = {
+    "conv2d": ["models/matrix_vae.py"],
+    "resnet1d": ["models/matrix_vae.py", "models/batch_norm.py"],
+}
+
+
 def model_code(*modules):
     """Digest of the given modules and of those of the model's own family."""
 
     def digest(wildcards):
-        return code(*modules, "models/base.py", f"models/{MODELS[wildcards.model]['family']}.py")
+        family = MODELS[wildcards.model]["family"]
+        return code(*modules, "models/base.py", f"models/{family}.py", *FAMILY_CODE.get(family, []))
 
     return digest
 
