@@ -1,7 +1,8 @@
 """Run as several processes by the tests: train with plain settings and write what each process ends with.
 
 Usage: probe.py FRAMES OUTPUT JSON, where JSON holds: backend, optimizer (adamw, sgd), n_frames (numbers of training
-frames, one training each), batch_size, epochs, family (default conv2d) and its family_options. OUTPUT.rank<k>.pt then holds a list of results.
+frames, one training each), batch_size, epochs, family (default conv2d) and its
+family_options. OUTPUT.rank<k>.pt then holds a list of results.
 """
 
 import json

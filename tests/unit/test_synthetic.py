@@ -52,14 +52,14 @@ def test_neighbours_are_as_far_apart_as_in_a_chain():
     np.testing.assert_allclose(np.linalg.norm(np.diff(walks, axis=1), axis=2), synthetic.STEP_NM, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("n_frames", "n_atoms", "says"), [(0, 9, "at least 1"), (9, 2, "n-atoms: got 2, .* at least 3")])
+@pytest.mark.parametrize(("n_frames", "n_atoms", "says"), [(0, 9, "at least 1"), (9, 2, "got 2, .* at least 3")])
 def test_sizes_that_cannot_be(tmp_path, n_frames, n_atoms, says):
     with pytest.raises(ConfigError, match=says):
         train.main(arguments(tmp_path, n_frames, n_atoms, RESNET))
 
 
 def test_mistakes_are_said(tmp_path, capsys):
-    with pytest.raises(DataError, match="training has 4 frames, train.batch_size is 32"):
+    with pytest.raises(DataError, match=r"training has 4 frames, train\.batch_size is 32"):
         train.main(arguments(tmp_path, 4, 9, RESNET))
     with pytest.raises(ConfigError, match="split of their own"):
         synthetic.options('{"split": {}}', "conv2d")

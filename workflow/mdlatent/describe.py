@@ -71,9 +71,11 @@ def describe(
     parts: dict[str, Any] = {}
     for name in ("encoder", "decoder"):
         part = getattr(model, name, None)
-        found = isinstance(part, nn.Module)
-        parts[f"{name}_parameters"] = sum(p.numel() for p in part.parameters()) if found else None
-        parts[f"{name}_convolutions"] = sum(isinstance(m, convolutions) for m in part.modules()) if found else None
+        if not isinstance(part, nn.Module):
+            parts |= {f"{name}_parameters": None, f"{name}_convolutions": None}
+            continue
+        parts[f"{name}_parameters"] = sum(parameter.numel() for parameter in part.parameters())
+        parts[f"{name}_convolutions"] = sum(isinstance(module, convolutions) for module in part.modules())
     direct = model.fitted == "direct"
     if direct:
         memory = model_memory.direct_bytes(n_atoms, latent_dim, n_frames)

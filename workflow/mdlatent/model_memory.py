@@ -4,6 +4,7 @@ The workflow asks before a job is submitted; `tests/unit/test_describe.py` holds
 what a training was measured to take.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -174,7 +175,7 @@ def _resnet1d_encoder(n_atoms: int, latent_dim: int, options: Options) -> int:
 def _resnet1d_decoder(n_atoms: int, latent_dim: int, options: Options) -> int:
     _, filters, lengths = resnet1d_plan(n_atoms, options)
     count = (latent_dim * lengths[0] + 1) * filters
-    for length, doubled in zip(lengths, lengths[1:], strict=False):
+    for length, doubled in itertools.pairwise(lengths):
         count += _block(filters, filters, options["decoder_kernel"])
         count += (2 * filters + 1) * filters if doubled > length else 0
     return count + 2 * filters + (filters + 1) * n_atoms

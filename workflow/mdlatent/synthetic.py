@@ -45,8 +45,8 @@ def store(n_frames: int, n_atoms: int, seed: int) -> Iterator[Path]:
         folder, random, entries = Path(name), np.random.default_rng(seed), []
         for simulation, length in lengths.items():
             path = folder / f"{simulation}.h5"
-            about = {"simulation": simulation, "part": 0, "n_atoms": n_atoms, "provenance": {"synthetic": seed}}
-            with frames.write_part(path, **about) as writer:
+            about = {"synthetic": seed}
+            with frames.write_part(path, simulation=simulation, part=0, n_atoms=n_atoms, provenance=about) as writer:
                 for start in range(0, length, CHUNK):
                     numbers = np.arange(start, min(start + CHUNK, length))
                     writer.append(random_walks(len(numbers), n_atoms, random), numbers, numbers.astype(float))
@@ -68,5 +68,7 @@ def options(text: str, model: str) -> str:
     except json.JSONDecodeError as error:
         raise ConfigError(f"--options: got {text[:80]!r}, with --synthetic expected a JSON object: {error}") from error
     if "split" in given:
-        raise ConfigError("--options: got a section `split`, but made-up frames have a split of their own; leave it out")
+        raise ConfigError(
+            "--options: got a section `split`, but made-up frames have a split of their own; leave it out"
+        )
     return json.dumps({"models": [{"family": model}], "train": {}} | given | {"split": SPLIT})

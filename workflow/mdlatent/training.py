@@ -153,8 +153,9 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
-        best["model"], state = kept, None  # or a second copy of all weights would stay as long as training lasts
+        best["model"] = kept
         sums = _own_sums(state["sums"], group).to(feed.device)
+        del state  # it holds a second copy of all weights
         on_epoch(rows)
     begun = first
 
@@ -361,7 +362,10 @@ def _keep_best(best: dict[str, Any], row: Row, model: LatentModel, comparable: b
     loss = row["validation_loss"]
     if loss is not None and comparable and loss < best["loss"]:
         best.update(epoch=row["epoch"], loss=loss)
-        if with_weights:
+        if with_weights and best["model"]:  # in place: a second copy of a large model is one too many
+            for key, value in model.state_dict().items():
+                best["model"][key].copy_(value)
+        elif with_weights:
             best["model"] = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
 
 

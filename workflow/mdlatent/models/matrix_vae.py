@@ -33,8 +33,8 @@ class MatrixVAE(LatentModel):
     with values in 0…1."""
 
     fitted = "gradient"
-    encoder: nn.Module
-    decoder: nn.Module
+    encoder: nn.Sequential
+    decoder: nn.Sequential
     scale_nm: Tensor
 
     def __init__(self, n_atoms: int, latent_dim: int) -> None:

@@ -21,10 +21,10 @@ are those of the whole batch (`batch_norm`), the same bits in every process.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdlatent import model_memory
@@ -80,7 +80,7 @@ class ResNet1dVAE(MatrixVAE):
 
         filters, lengths = plan.decoder_filters, plan.decoder_lengths
         layers = [nn.Unflatten(1, (latent_dim, 1)), nn.ConvTranspose1d(latent_dim, filters, lengths[0])]
-        for length, doubled in zip(lengths, lengths[1:], strict=False):
+        for length, doubled in itertools.pairwise(lengths):
             layers.append(ResidualBlock(filters, filters, decoder_kernel))
             if doubled > length:
                 layers.append(Double(filters, doubled))
@@ -138,7 +138,7 @@ class Halve(nn.Module):
         self.convolution = nn.Conv1d(channels, channels, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(F.pad(x, (0, x.shape[2] % 2)))
+        return self.convolution(nn.functional.pad(x, (0, x.shape[2] % 2)))
 
 
 class Double(nn.Module):
