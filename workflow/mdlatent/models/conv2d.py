@@ -23,11 +23,26 @@ FULL_RATE_INPUTS = 1024  # inputs of the encoder's dense layer up to which it le
 
 
 class ChannelsLast(nn.Module):
-    """Same values, channels innermost in memory: the two convolutions it precedes run up to 4 × faster on a CPU."""
+    """Same values, channels innermost in memory, where convolutions run up to 4 × faster on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same."""
         return x.contiguous(memory_format=torch.channels_last)
+
+
+class MatrixNorm(nn.LayerNorm):
+    """Layer norm over channels and matrix with one weight and bias for each element.
+
+    Weights are kept as (H, W, C), the order of `ChannelsLast`: nothing is copied, and what stands between two
+    convolutions stays in that order.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__((side, side, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Conv2dVAE(MatrixVAE):
@@ -40,16 +55,16 @@ class Conv2dVAE(MatrixVAE):
         n, half = n_atoms, (n_atoms + 1) // 2
         quarter = (half + 1) // 2
         self.encoder = nn.Sequential(
+            ChannelsLast(),
             nn.Conv2d(1, 8, 3, padding=1),
             nn.SELU(inplace=True),
-            nn.LayerNorm((8, n, n)),
-            ChannelsLast(),
+            MatrixNorm(8, n),
             nn.Conv2d(8, 16, 3, stride=2, padding=1),  # n → ceil(n / 2)
             nn.SELU(inplace=True),
-            nn.LayerNorm((16, half, half)),
+            MatrixNorm(16, half),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),  # → ceil(n / 4)
             nn.SELU(inplace=True),
-            nn.LayerNorm((32, quarter, quarter)),
+            MatrixNorm(32, quarter),
             nn.Flatten(),
             nn.Linear(32 * quarter**2, 2 * latent_dim),
         )
@@ -58,14 +73,14 @@ class Conv2dVAE(MatrixVAE):
             nn.Linear(latent_dim, 32 * quarter**2),
             nn.SELU(inplace=True),
             nn.Unflatten(1, (32, quarter, quarter)),
-            nn.LayerNorm((32, quarter, quarter)),
+            ChannelsLast(),
+            MatrixNorm(32, quarter),
             nn.ConvTranspose2d(32, 16, 3, stride=2, padding=1, output_padding=1 - half % 2),
             nn.SELU(inplace=True),
-            nn.LayerNorm((16, half, half)),
+            MatrixNorm(16, half),
             nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1 - n % 2),
             nn.SELU(inplace=True),
-            nn.LayerNorm((8, n, n)),
-            ChannelsLast(),
+            MatrixNorm(8, n),
             nn.ConvTranspose2d(8, 1, 3, padding=1),
             nn.Sigmoid(),
         )
