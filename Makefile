@@ -57,6 +57,7 @@ docs: $(VENV)/ok
 
 bench: $(VENV)/ok
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/training.py
 
 # One process and two, DDP and Horovod if it is there: results/bench/scaling.json and the table of docs/parallel.md.
 bench-scaling: $(VENV)/ok

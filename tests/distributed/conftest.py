@@ -29,7 +29,7 @@ def arguments(index):
     def build(folder, model="conv2d-d2", **settings):
         settings = {"epochs": 3, "batch_size": 16, "checkpoint_epochs": 1, "device": "cpu"} | settings
         options = {
-            "models": [{"family": "conv2d", "latent_dim": 2}, {"family": "pca_distances", "latent_dim": 2}],
+            "models": [{"family": family, "latent_dim": 2} for family in ("conv2d", "resnet1d", "pca_distances")],
             "train": settings,
             "split": {"gap_frames": 2},
         }

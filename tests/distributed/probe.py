@@ -1,7 +1,8 @@
 """Run as several processes by the tests: train with plain settings and write what each process ends with.
 
 Usage: probe.py FRAMES OUTPUT JSON, where JSON holds: backend, optimizer (adamw, sgd), n_frames (numbers of training
-frames, one training each), batch_size, epochs; maybe family, settings. OUTPUT.rank<k>.pt then holds a list of results.
+frames, one training each), batch_size, epochs, family (default conv2d), its family_options,
+settings. OUTPUT.rank<k>.pt then holds a list of results.
 """
 
 import json
@@ -43,7 +44,7 @@ def train(frames: str, group: parallel.Group, wanted: dict, n: int) -> dict:
     torch.manual_seed(group.rank)
     notes = []
     with FrameStore(frames) as store:
-        model = models.build(wanted.get("family", "conv2d"), store.n_atoms, 2)
+        model = models.build(wanted.get("family", "conv2d"), store.n_atoms, 2, wanted.get("family_options"))
         model.prepare(store, np.arange(store.n_frames))
         share = {"rank": group.rank, "size": group.size}
         feed = Feed(store, np.arange(n), settings["batch_size"], 7, **share)

@@ -108,3 +108,23 @@ def test_three_processes_with_less_than_a_frame_each(probe, same):
     for k in range(3):
         assert same(state_of(results[0], k), state_of(results[2], k))
         assert relative(results[0][k]["rows"], one[k]["rows"]) < 1e-5
+
+
+@pytest.mark.parametrize("backend", ["ddp", "horovod"])
+def test_running_statistics_are_the_same_bits_in_every_process(probe, same, backend):
+    """Also where a process has no frame of the last batch; `state_dict` holds the statistics."""
+    if backend == "horovod":
+        need_horovod()
+    options = {"encoder_filters": 8, "decoder_filters": 8}
+    wanted = {"family": "resnet1d", "family_options": options, "n_frames": [1, 25, 28], "batch_size": 8, "epochs": 2}
+    first, *others = probe("torchrun", 3 if backend == "ddp" else 2, backend=backend, **wanted)
+    for k in range(3):
+        state = state_of(first, k)
+        assert any("running_square" in name for name in state)
+        assert all(torch.isfinite(value).all() for value in state.values())
+        for other in others:
+            assert same(state, state_of(other, k))
+            assert first[k]["rows"] == other[k]["rows"]
+    if backend == "horovod":
+        ddp, _ = probe("torchrun", 2, backend="ddp", **wanted)
+        assert same(state_of(first, 2), state_of(ddp, 2))

@@ -171,6 +171,21 @@ def test_told_to_stop_and_started_again_the_bits_are_the_same(
     assert not (broken / "checkpoints").exists()
 
 
+def test_running_statistics_survive_a_stop(arguments, tmp_path, state, same):
+    """As above, for a model with batch norm, whose buffers only process 0 saves."""
+    settings = {"model": "resnet1d-d2", "epochs": 6, "batch_size": 8, "checkpoint_epochs": 1}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start("torchrun", "mdlatent.train", arguments(broken, **settings))
+    wait_until(has_checkpoint(broken), process)
+    os.kill(rank_log(broken / "train.log", 1)[0]["pid"], signal.SIGTERM)
+    assert "told to stop" in finish(process, None)
+    finish(start("torchrun", "mdlatent.train", arguments(broken, **settings)))
+    assert "going on from" in (broken / "train.log").read_text()
+    finish(start("torchrun", "mdlatent.train", arguments(whole, **settings)))
+    assert any("running_square" in name for name in state(whole))
+    assert same(state(whole), state(broken))
+
+
 def test_the_exit_code_asks_to_be_run_again(arguments, tmp_path):
     processes = by_hand(arguments(tmp_path, epochs=100_000))
     wait_until(has_checkpoint(tmp_path), processes[0])

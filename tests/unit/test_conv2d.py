@@ -1,5 +1,7 @@
 """The convolutional autoencoder: the published sizes, any number of atoms, and a loss that means what it says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from mdlatent import distances, models
 from mdlatent.errors import ConfigError
 from mdlatent.feed import noise
 from mdlatent.frames import FrameStore
-from mdlatent.models.conv2d import SCALE_MARGIN
+from mdlatent.models.conv2d import ChannelsLast, MatrixNorm
+from mdlatent.models.matrix_vae import SCALE_MARGIN
 
 
 def make(n_atoms=12, latent_dim=3, seed=0, scale_nm=6.0):
@@ -39,11 +42,20 @@ def test_parameters_are_those_of_the_published_model():
 def test_selu_stands_between_convolution_and_norm():
     model = make()
     for network in (model.encoder, model.decoder):
-        layers = [type(layer) for layer in network]
-        for k, kind in enumerate(layers):
-            if kind is nn.LayerNorm:
-                assert nn.SELU in layers[max(0, k - 2) : k]
+        layers = [type(layer) for layer in network if not isinstance(layer, nn.Unflatten | ChannelsLast)]
+        places = [k for k, kind in enumerate(layers) if kind is MatrixNorm]
+        assert len(places) == 3
+        assert all(layers[k - 1] is nn.SELU for k in places)
     assert isinstance(model.decoder[-1], nn.Sigmoid)
+
+
+@pytest.mark.parametrize("n_atoms", [7, 40])
+def test_same_numbers_as_its_plain_form(monkeypatch, n_atoms):
+    """The order in memory makes it faster, and changes neither loss nor gradients."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from plain_conv2d import largest_difference
+
+    assert largest_difference(n_atoms, torch.from_numpy(chain(4, n_atoms))) < 1e-4
 
 
 @pytest.mark.parametrize("n_atoms", range(3, 42))
@@ -63,7 +75,7 @@ def test_sizes_that_cannot_be_are_refused(n_atoms, latent_dim, says):
 
 
 def test_unknown_family_is_refused_with_those_there_are():
-    with pytest.raises(ConfigError, match=r"conv3d.*conv2d, pca_distances"):
+    with pytest.raises(ConfigError, match=r"conv3d.*conv2d, resnet1d"):
         models.build("conv3d", 10, 3)
 
 

@@ -11,6 +11,7 @@ from mdlatent import __version__, stage
 STAGES = {
     "catalogue": "list the public data sets that a study can name",
     "check": "check a study's configuration and input files before anything runs",
+    "describe": "say how large a model is and what memory its training takes",
     "fetch": "bring one file of a simulation from its source and verify it",
     "simulate": "run molecular dynamics with OpenMM",
     "select_atoms": "choose the atoms of every simulation that are mapped",

@@ -19,8 +19,15 @@ def model_name(entry: dict[str, Any]) -> str:
 
 
 def find_model(entries: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The entry of the section `models` that bears `name`. Raises ConfigError if there is none."""
+    """The entry of the section `models` that bears `name`, or the only one of the family `name`.
+
+    Raises ConfigError if there is none.
+    """
+    entries = list(entries)
     by_name = {model_name(entry): entry for entry in entries}
+    of_family = [entry for entry in entries if entry["family"] == name]
+    if name not in by_name and len(of_family) == 1:
+        return of_family[0]
     if name not in by_name:
         raise ConfigError(f"model: got {name!r}, expected one of those in `models`: {', '.join(by_name) or 'none'}")
     return by_name[name]

@@ -1,10 +1,12 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
-squared errors of distances: of scaled ones (without unit) for conv2d, in nm² for pca_distances; for coordinate,
-the fraction of variance lost (models/coordinate.py).
+squared errors of distances: of scaled ones (without unit) for conv2d and resnet1d; for coordinate,
+the fraction of variance lost (models/coordinate.py); in nm² for baselines.
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
+
+With `--synthetic FRAMES --n-atoms N` it trains on made-up frames, to try sizes and speed without a study.
 
 Started as several processes (torchrun, srun, mpirun, horovodrun), they train one model together; see docs/parallel.md.
 """
@@ -45,11 +47,16 @@ WITHOUT_EFFECT = ("threads", "device", "checkpoint_epochs", "backend")
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, train, write the results."""
     parser = stage.parser("train", __doc__)
-    parser.add_argument("--frames", type=Path, required=True, help="index.json of the frame store")
-    parser.add_argument("--model", required=True, help="name of the model in the section `models`")
+    frames = parser.add_mutually_exclusive_group(required=True)
+    frames.add_argument("--frames", type=Path, help="index.json of the frame store")
+    frames.add_argument("--synthetic", type=int, metavar="FRAMES", help="train on so many made-up frames instead")
+    parser.add_argument("--n-atoms", type=int, help="atoms of the made-up frames")
+    parser.add_argument("--model", required=True, help="name of the model in the section `models`, or its family")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for model.pt, history.csv, config.yaml")
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, kept until it is done")
+    parser.add_argument(
+        "--checkpoints", type=Path, help="folder for checkpoints, kept until it is done (default, in the output folder)"
+    )
     parser.add_argument(
         "--scratch",
         default="",
@@ -57,9 +64,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     stage.add_options(parser)
     args = parser.parse_args(argv)
+    if (args.synthetic is None) != (args.n_atoms is None):
+        parser.error("--synthetic and --n-atoms belong together")
+    args.checkpoints = args.checkpoints or args.output_dir / "checkpoints"
     me = launch.find()
     stage.start_logging(args.log, me.rank)
-    with lifeline.together(me, args.checkpoints) as line:
+    with lifeline.together(me, args.checkpoints) as line, contextlib.ExitStack() as made_up:
+        if args.synthetic is not None:
+            from mdlatent import synthetic
+
+            args.options = synthetic.options(args.options, args.model)
+            args.frames = made_up.enter_context(synthetic.store(args.synthetic, args.n_atoms, args.seed))
         _train(args, line)
 
 

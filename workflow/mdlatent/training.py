@@ -31,6 +31,7 @@ from mdlatent.averaging import Average
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import ConfigError, DataError, Interrupted
 from mdlatent.feed import Feed, noise
+from mdlatent.model_memory import STEP_BYTES, frames_in_one_pass
 from mdlatent.models.base import LatentModel
 from mdlatent.parallel import Group, Loss
 
@@ -46,7 +47,6 @@ CLIP_NORM = 1.0
 ACTIVE_VARIANCE = 0.01  # of the posterior means over the frames (Burda et al. 2016, arXiv 1509.00519)
 CHECKPOINT_S = 900.0  # a checkpoint at least this often, where epochs take long
 REPORT_S = 5.0
-STEP_BYTES = {"cpu": 1_000_000_000, "cuda": 16_000_000_000}  # memory for the activations of one pass
 
 Row = dict[str, Any]
 
@@ -83,6 +83,8 @@ def choose_device(wanted: str, threads: int) -> str:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with this
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # By default that also fills all fresh memory with NaN, to show up who reads it before writing: 10 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
     torch.backends.cudnn.benchmark = False
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -168,6 +170,7 @@ def train(
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
         best["model"] = kept
         sums = _own_sums(state["sums"], group).to(feed.device)
+        del state  # it holds a second copy of all weights
         on_epoch(rows)
     begun = first
 
@@ -292,12 +295,14 @@ def _step(
     length = len(batch) if length is None else length
     optimizer.zero_grad()
     added = _sums(model, str(batch.device))
-    size = max(1, STEP_BYTES[batch.device.type] // model.bytes_per_frame)
+    size = max(1, frames_in_one_pass(model.bytes_per_frame, len(batch), batch.device.type))
     pieces = list(zip(batch.split(size), draw.split(size), strict=True))
     if not len(batch):
         assert idle is not None
+        model.eval()  # it leaves no trace in statistics either
         with group.adding(last=True):
             (loss(idle, beta, idle.new_zeros(1, model.n_noise))["loss"] * 0.0).backward()
+        model.train()
         pieces = []
     for number, (piece, drawn) in enumerate(pieces):
         with group.adding(last=number == len(pieces) - 1):
@@ -311,6 +316,7 @@ def _step(
     group.finish_gradients()
     added[4] = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) * len(batch)
     optimizer.step()
+    model.settle(group.sum)
     return added
 
 
@@ -400,7 +406,10 @@ def _keep_best(
     loss = row["validation_loss"]
     if loss is not None and comparable and loss < best["loss"]:
         best.update(epoch=row["epoch"], loss=loss, plain=plain)
-        if with_weights:
+        if with_weights and best["model"]:  # in place: a second copy of a large model is one too many
+            for key, value in model.state_dict().items():
+                best["model"][key].copy_(value)
+        elif with_weights:
             best["model"] = _weights(model)
 
 

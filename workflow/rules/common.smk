@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 PACKAGE = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE))
 
-from mdlatent import check, sources
+from mdlatent import check, model_memory, sources
 from mdlatent import config as configuration
 from mdlatent.errors import MdlatentError
 from mdlatent.model_names import DIRECT

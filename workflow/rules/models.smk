@@ -24,7 +24,10 @@ FAMILY_MODULES = {
         "models/principal.py",
         "models/refinement.py",
         "alignment.py",
+        "coordinate_sizes.py",
     ],
+    "conv2d": ["models/matrix_vae.py"],
+    "resnet1d": ["models/matrix_vae.py", "models/batch_norm.py"],
 }
 
 

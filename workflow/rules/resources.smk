@@ -14,29 +14,32 @@ def matrix_mb(index):
     return 0.004 * frames_and_atoms(index)[1] ** 2
 
 
-def in_memory_mb(input):
-    """Frames that fit are kept in memory, up to 1 GB (feed.BUDGET_BYTES)."""
-    return min(1000, sum(Path(part).stat().st_size for part in input.parts) / 1e6)
-
-
 def featurize_minutes(wildcards, input, attempt):
     """Five minutes and one for each 100 MB: what a busy shared file system still gives."""
     return round((5 + Path(input.trajectory).stat().st_size / 100e6) * attempt)
 
 
 def train_mb(wildcards, input, attempt):
-    """Libraries and the activations of a step (training.STEP_BYTES), the frames, weights and their optimizer."""
-    return round((2500 + 2 * in_memory_mb(input) + 2 * matrix_mb(input.index)) * attempt)
+    """A quarter more than `mdlatent describe` says, and 2 GB for what a GPU's driver or a second process needs."""
+    n_frames, n_atoms = frames_and_atoms(input.index)
+    model = MODELS[wildcards.model]
+    batch_size = configuration.train_settings(CONFIG, model)["batch_size"]
+    needed = model_memory.training_bytes(
+        model["family"], n_atoms, model["latent_dim"], model["options"], batch_size, n_frames
+    )
+    return round((2000 + 1.25 * needed / 1e6) * attempt)
 
 
 def train_minutes(wildcards, input):
-    """From 1 µs for each pair of atoms, frame and epoch (conv2d on one CPU core: 0.8), three times over.
+    """Half an hour, and three times what a frame takes on one CPU core (conv2d: 1 µs for each pair of atoms).
 
     At most a day, and no more for a second attempt: training goes on from its last checkpoint.
     """
     n_frames, n_atoms = frames_and_atoms(input.index)
-    epochs = configuration.train_settings(CONFIG, MODELS[wildcards.model])["epochs"]
-    return min(1440, round(30 + 3e-6 / 60 * n_atoms**2 * n_frames * epochs))
+    model = MODELS[wildcards.model]
+    epochs = configuration.train_settings(CONFIG, model)["epochs"]
+    frame_s = model_memory.step_seconds(model["family"], n_atoms, model["latent_dim"], model["options"])
+    return min(1440, round(30 + 3 * frame_s / 60 * n_frames * epochs))
 
 
 def frames_mb(wildcards, input, attempt):

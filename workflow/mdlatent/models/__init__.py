@@ -20,6 +20,7 @@ __all__ = ["FAMILIES", "build", "family_class", "load", "save"]
 FAMILIES = {
     "coordinate": ("mdlatent.models.coordinate", "CoordinateVAE"),
     "conv2d": ("mdlatent.models.conv2d", "Conv2dVAE"),
+    "resnet1d": ("mdlatent.models.resnet1d", "ResNet1dVAE"),
     "pca_distances": ("mdlatent.models.pca_distances", "PcaDistances"),
     "pca_coordinates": ("mdlatent.models.pca_coordinates", "PcaCoordinates"),
     "tica": ("mdlatent.models.tica", "Tica"),

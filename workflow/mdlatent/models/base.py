@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -103,6 +104,13 @@ class LatentModel(nn.Module):
         Where `lag_frames` is above 0, the batch is (B, 2, N, 3): each frame and the one so much later, NaN if there is
         none (`feed.Feed`)."""
         raise NotImplementedError
+
+    def settle(self, add_up: Callable[[Tensor], Tensor]) -> None:
+        """After a step: update what is known of whole batches, such as running statistics (buffers).
+
+        `add_up` sums a tensor over the processes that train together; all call it alike, so that all end with the same
+        buffers. Forward passes in training mode may only collect what this sums.
+        """
 
     @torch.no_grad()
     def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:

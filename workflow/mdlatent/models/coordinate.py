@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mdlatent import coordinate_sizes as sizes
 from mdlatent.alignment import align, centred, procrustes_mean
 from mdlatent.models import pair_features as pf
 from mdlatent.models.base import LatentModel
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CoordinateVAE"]
 
-FEATURE_COMPONENTS = 64
 START_LOG_VARIANCE = -5.0
 DAMPING = 3e-3  # of the refinement, against the variance of the atoms
 LONGEST_STEP = 1.0  # of the refinement, per dimension; latents have about unit variance
@@ -91,11 +91,10 @@ class CoordinateVAE(LatentModel):
         self.kinetic_weight, self.time_lagged = kinetic_weight, time_lagged
         self.lag_frames = lag_frames if kinetic_weight or time_lagged else 0
         self.signed_features = signed_features
-        marks, self.shifts = pf.landmarks(n_atoms), pf.encoder_shifts(n_atoms)
-        n_dihedrals = pf.n_dihedrals(n_atoms) if signed_features == "dihedrals" else 0
-        n_features = len(marks) * (len(marks) - 1) // 2 + sum(n_atoms - step for step in self.shifts) + 2 * n_dihedrals
-        k, j = min(n_components, 3 * n_atoms - 6), min(FEATURE_COMPONENTS, n_features)
-        n_inputs = j + (k if signed_features == "aligned" else 0)
+        marks, self.shifts = pf.landmarks(n_atoms), sizes.encoder_shifts(n_atoms)
+        n_dihedrals = sizes.n_dihedrals(n_atoms) if signed_features == "dihedrals" else 0
+        n_features, n_inputs = sizes.n_features(n_atoms, self.options), sizes.n_inputs(n_atoms, self.options)
+        k, j = sizes.n_components(n_atoms, self.options), min(sizes.FEATURE_COMPONENTS, n_features)
         constants = {
             "landmarks": torch.from_numpy(marks),
             "fours": torch.zeros((n_dihedrals, 4), dtype=torch.int64),
@@ -135,10 +134,8 @@ class CoordinateVAE(LatentModel):
 
     @property
     def bytes_per_frame(self) -> int:
-        """Features and their vectors, coordinates, pairs of the loss with theirs, and the networks."""
-        n_loss = 16 * self.n_atoms * len(pf.loss_shifts(self.n_atoms)) if self.distance_weight else 0
-        numbers = 8 * self.feature_mean.numel() + n_loss + 60 * self.n_atoms + 30 * len(self.basis)
-        return 4 * (numbers + 8 * self.options["width"] * self.options["layers"]) * (2 if self.lag_frames else 1)
+        """Kept for the gradient, see `coordinate_sizes`."""
+        return sizes.bytes_per_frame(self.n_atoms, self.latent_dim, self.options)
 
     @property
     def frames_at_once(self) -> int:
@@ -247,7 +244,7 @@ class CoordinateVAE(LatentModel):
         onto = align(target, moved.detach())  # at the best rotation the error does not change with it to first order
         error = (moved - onto).square().sum(2).mean(1)
         if self.distance_weight:
-            shifts = pf.loss_shifts(self.n_atoms)
+            shifts = sizes.loss_shifts(self.n_atoms)
             difference = pf.shifted_distances(moved, shifts) - pf.shifted_distances(onto, shifts)
             error = error + self.distance_weight * difference.square().mean(1)
         return error / self.scale_nm.square()

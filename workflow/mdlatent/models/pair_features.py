@@ -13,30 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "choose_dihedrals", "dihedral_numbers", "encoder_shifts", "landmarks", "loss_shifts", "n_dihedrals",
-    "shifted_distances", "square_distances",
-]  # fmt: skip
+from mdlatent.coordinate_sizes import LANDMARKS, n_dihedrals
 
-LANDMARKS = 64
-MAX_DIHEDRALS = 100
+__all__ = ["choose_dihedrals", "dihedral_numbers", "landmarks", "shifted_distances", "square_distances"]
 
 
 def landmarks(n_atoms: int) -> np.ndarray:
     """Atoms of which the encoder sees all distances: all up to 64, else 64 evenly spaced, (k,) int64."""
     return np.unique(np.round(np.linspace(0, n_atoms - 1, min(n_atoms, LANDMARKS))).astype(np.int64))
-
-
-def encoder_shifts(n_atoms: int) -> list[int]:
-    """Steps in order (4, 16, 64 …) to the partners of which the encoder sees each atom's distance, where not all are
-    landmarks: at most 6 for 5,000 atoms."""
-    return [4**k for k in range(1, 32) if 4**k < n_atoms] if n_atoms > LANDMARKS else []
-
-
-def loss_shifts(n_atoms: int) -> list[int]:
-    """Steps in order (1, 2, 4, 8 …) to the partners of which the loss compares each atom's distance: bonds and near
-    neighbours to the two ends, n log₂ n pairs in all."""
-    return [2**k for k in range(32) if 2**k < n_atoms]
 
 
 def square_distances(coordinates: Tensor, atoms: Tensor) -> Tensor:
@@ -58,11 +42,6 @@ def shifted_distances(coordinates: Tensor, shifts: Sequence[int]) -> Tensor:
     gather and scatter pairs; the gradient at zero distance is zero."""
     pieces = [coordinates[:, step:] - coordinates[:, :-step] for step in shifts]
     return torch.cat(pieces, 1).square().sum(-1).clamp_min(1e-12).sqrt()
-
-
-def n_dihedrals(n_atoms: int) -> int:
-    """How many dihedrals `choose_dihedrals` gives."""
-    return min(n_atoms - 3, MAX_DIHEDRALS)
 
 
 def choose_dihedrals(atoms: Sequence[str]) -> np.ndarray:

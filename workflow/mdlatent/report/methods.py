@@ -88,6 +88,26 @@ FAMILIES: dict[str, list[Reference]] = {
             None,
         ),
     ],
+    "resnet1d": [
+        (
+            "Model resnet1d",
+            "Variational autoencoder: Kingma DP, Welling M (2014) Auto-encoding variational Bayes. ICLR 2014, "
+            "arXiv:1312.6114",
+            None,
+        ),
+        (
+            "Model resnet1d, residual blocks",
+            "He K, Zhang X, Ren S, Sun J (2016) Identity mappings in deep residual networks. ECCV 2016, LNCS "
+            "9908:630–645",
+            "10.1007/978-3-319-46493-0_38",
+        ),
+        (
+            "Model resnet1d, batch norm",
+            "Ioffe S, Szegedy C (2015) Batch normalization: accelerating deep network training by reducing internal "
+            "covariate shift. ICML 2015, PMLR 37:448–456",
+            None,
+        ),
+    ],
     "pca_distances": [
         (
             "Model pca_distances",
