@@ -168,7 +168,8 @@ def run(
     feed = Feed(store, rows["train"], batch_size, seed, **share)
     validation = Feed(store, rows["validation"], batch_size, shuffle=False, **share)
     history = output_dir / "history.csv"
-    key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
+    made_of = entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data
+    key = key_of(*made_of, __version__, models.VERSION)
     if model.fitted == "direct":
         start, cpu = time.monotonic(), time.process_time()
         if group.is_main:
