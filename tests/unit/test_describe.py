@@ -132,6 +132,19 @@ def test_memory_of_large_models_is_what_was_measured(family, n_atoms, latent_dim
     assert model_memory.training_bytes(family, n_atoms, latent_dim, options, batch) == pytest.approx(measured, rel=0.2)
 
 
+# What `benchmarks/training.py` measured on one core, in frames per second.
+SPEEDS = [("conv2d", 20, 3, 32, 2040), ("conv2d", 400, 3, 8, 8.75), ("resnet1d", 20, 3, 32, 459)]
+SPEEDS += [("resnet1d", 400, 3, 8, 10.7)]
+
+
+@pytest.mark.parametrize(("family", "n_atoms", "latent_dim", "batch", "frames_per_second"), SPEEDS)
+def test_time_asked_for_is_about_what_was_measured(family, n_atoms, latent_dim, batch, frames_per_second):
+    """Jobs ask for three times as much; a training that takes longer goes on from its checkpoint."""
+    options = config.family_options(family, {})
+    estimate_s = model_memory.frame_seconds(family, n_atoms, latent_dim, options, batch)
+    assert 0.6 < estimate_s * frames_per_second < 2.5
+
+
 def environment():
     import os
     from pathlib import Path
@@ -153,4 +166,4 @@ def test_it_is_a_command(capsys):
 def test_every_family_fitted_in_one_step_has_an_estimate(family):
     few, many = (describe.describe(family, n, 3)["training_memory_bytes"] for n in (20, 1000))
     assert 0.5e9 < few < many < 20e9
-    assert model_memory.step_seconds(family, 20, 3, {}) < 0.01
+    assert model_memory.frame_seconds(family, 20, 3, {}, 32) < 0.01

@@ -68,14 +68,10 @@ def describe(
     with torch.device("meta"):
         model = models.build(family, n_atoms, latent_dim, options)
     convolutions = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-    parts: dict[str, Any] = {}
-    for name in ("encoder", "decoder"):
-        part = getattr(model, name, None)
-        if not isinstance(part, nn.Module):
-            parts |= {f"{name}_parameters": None, f"{name}_convolutions": None}
-            continue
-        parts[f"{name}_parameters"] = sum(parameter.numel() for parameter in part.parameters())
-        parts[f"{name}_convolutions"] = sum(isinstance(module, convolutions) for module in part.modules())
+    parameters = {name: sum(value.numel() for value in part.parameters()) for name, part in model.parts().items()}
+    layers = {
+        name: sum(isinstance(layer, convolutions) for layer in part.modules()) for name, part in model.parts().items()
+    }
     direct = model.fitted == "direct"
     if direct:
         memory = model_memory.direct_bytes(family, n_atoms, latent_dim, options, n_frames)
@@ -87,11 +83,11 @@ def describe(
         "n_atoms": n_atoms,
         "latent_dim": latent_dim,
         "options": options,
-        "encoder_parameters": parts["encoder_parameters"],
-        "decoder_parameters": parts["decoder_parameters"],
+        "encoder_parameters": parameters.get("encoder"),
+        "decoder_parameters": parameters.get("decoder"),
         "total_parameters": model.n_parameters,
-        "encoder_convolutions": parts["encoder_convolutions"],
-        "decoder_convolutions": parts["decoder_convolutions"],
+        "encoder_convolutions": layers.get("encoder"),
+        "decoder_convolutions": layers.get("decoder"),
         "batch_size": None if direct else batch_size,
         "frames_in_one_pass": None if direct else model_memory.frames_in_one_pass(model.bytes_per_frame, batch_size),
         "training_memory_bytes": memory,

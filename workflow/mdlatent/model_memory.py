@@ -13,8 +13,8 @@ from mdlatent import coordinate_sizes
 from mdlatent.model_names import DIRECT
 
 __all__ = [
-    "STEP_BYTES", "Family", "Sizes", "direct_bytes", "family", "frames_in_one_pass", "resnet1d_plan", "sizes",
-    "step_bytes", "step_seconds", "training_bytes",
+    "STEP_BYTES", "Family", "Sizes", "direct_bytes", "family", "frame_seconds", "frames_in_one_pass", "resnet1d_plan",
+    "sizes", "step_bytes", "training_bytes",
 ]  # fmt: skip
 
 STEP_BYTES = {"cpu": 1_000_000_000, "cuda": 16_000_000_000}  # memory for the activations of one pass
@@ -26,6 +26,7 @@ LIBRARIES_BYTES, WITHOUT_NUMBA_BYTES, KERNEL_BYTES = 475_000_000, 350_000_000, 4
 VALUES_PER_PARAMETER = 5
 # What is kept for the gradient, and with it what the backward pass needs at a time and what the allocator leaves idle.
 KEPT_AND_PASSING = 1.6
+STEP_SECONDS_PER_PARAMETER = 1.5e-8  # optimizer and norm of the gradient: they read and write all of it
 
 Options = Mapping[str, Any]
 
@@ -103,11 +104,12 @@ def training_bytes(
     return step_bytes(sizes(name, n_atoms, latent_dim, options), n_atoms, batch_size, n_frames)
 
 
-def step_seconds(name: str, n_atoms: int, latent_dim: int, options: Options) -> float:
-    """About how long a frame takes in training, in seconds of one CPU core."""
+def frame_seconds(name: str, n_atoms: int, latent_dim: int, options: Options, batch_size: int) -> float:
+    """About how long a frame takes in training, in seconds of one CPU core: its own work and its share of a step's."""
     if name in DIRECT:  # a few passes over the frames
         return 1e-4 + 1e-6 * n_atoms**2
-    return family(name).seconds_per_frame(n_atoms, latent_dim, options)
+    per_step = STEP_SECONDS_PER_PARAMETER * sizes(name, n_atoms, latent_dim, options).parameters
+    return family(name).seconds_per_frame(n_atoms, latent_dim, options) + per_step / batch_size
 
 
 # conv2d
@@ -215,7 +217,7 @@ def _resnet1d_largest(n_atoms: int, latent_dim: int, options: Options) -> int:
 
 
 def _resnet1d_seconds(n_atoms: int, latent_dim: int, options: Options) -> float:
-    """Three passes of two operations for each weight and position, 20 per ns, and what every frame costs."""
+    """Three passes of two operations for each weight and position, 40 per ns, and what every frame costs."""
     plan = resnet1d_plan(n_atoms, options)
     work = 0
     for channels, filters, length, _ in plan.encoder:
@@ -223,7 +225,7 @@ def _resnet1d_seconds(n_atoms: int, latent_dim: int, options: Options) -> float:
     for length in plan.decoder_lengths[:-1]:
         work += length * (_block(plan.decoder_filters, plan.decoder_filters, options["decoder_kernel"]))
         work += length * 2 * plan.decoder_filters**2
-    return 2e-3 + 6 * (work + n_atoms**2 * plan.decoder_filters) / 2e10
+    return 2e-3 + 6 * (work + n_atoms**2 * plan.decoder_filters) / 4e10
 
 
 _FAMILIES = {

@@ -178,7 +178,8 @@ def run(
     # Kinetics of a batch of neighbours in time would show nothing slow.
     validation = Feed(store, rows["validation"], max(batch_size, VALIDATED), shuffle=model.lag_frames > 0, **share)
     history = output_dir / "history.csv"
-    key = key_of(entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data, __version__)
+    made_of = entry["family"], entry["latent_dim"], entry["options"], _effective(settings), seed, data
+    key = key_of(*made_of, __version__, models.VERSION)
     if model.fitted == "direct":
         start, cpu = time.monotonic(), time.process_time()
         if group.is_main:

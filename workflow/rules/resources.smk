@@ -37,9 +37,11 @@ def train_minutes(wildcards, input):
     """
     n_frames, n_atoms = frames_and_atoms(input.index)
     model = MODELS[wildcards.model]
-    epochs = configuration.train_settings(CONFIG, model)["epochs"]
-    frame_s = model_memory.step_seconds(model["family"], n_atoms, model["latent_dim"], model["options"])
-    return min(1440, round(30 + 3 * frame_s / 60 * n_frames * epochs))
+    settings = configuration.train_settings(CONFIG, model)
+    frame_s = model_memory.frame_seconds(
+        model["family"], n_atoms, model["latent_dim"], model["options"], settings["batch_size"]
+    )
+    return min(1440, round(30 + 3 * frame_s / 60 * n_frames * settings["epochs"]))
 
 
 def frames_mb(wildcards, input, attempt):

@@ -15,7 +15,7 @@ from mdlatent.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from mdlatent.models.base import LatentModel
 
-__all__ = ["FAMILIES", "build", "family_class", "load", "save"]
+__all__ = ["FAMILIES", "VERSION", "build", "family_class", "load", "save"]
 
 FAMILIES = {
     "coordinate": ("mdlatent.models.coordinate", "CoordinateVAE"),
@@ -26,7 +26,7 @@ FAMILIES = {
     "tica": ("mdlatent.models.tica", "Tica"),
 }
 
-FORMAT, VERSION = "mdlatent-model", 1
+FORMAT, VERSION = "mdlatent-model", 2  # another version wherever weights are laid out anew
 
 
 def family_class(family: str) -> type[LatentModel]:

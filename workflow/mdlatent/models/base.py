@@ -68,6 +68,10 @@ class LatentModel(nn.Module):
         """How many frames to map in one go, so that memory stays bounded."""
         return max(1, min(256, MAP_BYTES // self.bytes_per_frame))
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Encoder and decoder, where the family has them as modules of these names."""
+        return {name: part for name, part in self.named_children() if name in ("encoder", "decoder")}
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimizer, each group with `rate_scale`, a factor on the learning rate."""
         return [{"params": list(self.parameters()), "rate_scale": 1.0}]
