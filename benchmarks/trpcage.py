@@ -11,7 +11,7 @@ seeds, all seeds in brackets, and beside it principal components of the superpos
 distances (of 30 principal components of them), both fitted to the same training frames.
 
 With --choose the test blocks are left out altogether: each training block is cut in five, parts 1 and 3 of it are held
-out. All design choices were made on that; the test blocks were looked at for the final figures alone.
+out, which is the place to compare options.
 """
 
 import argparse
