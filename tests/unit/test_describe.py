@@ -117,12 +117,15 @@ def test_memory_is_what_a_training_takes(tmp_path, family):
 # that take too long to be measured in every test.
 MEASURED = [
     ("conv2d", 20, 3, 32, 487e6),
-    ("conv2d", 100, 3, 32, 691e6),
+    ("conv2d", 100, 3, 32, 643e6),
     ("conv2d", 100, 3, 64, 782e6),
-    ("conv2d", 400, 3, 8, 1264e6),
-    ("conv2d", 400, 3, 32, 2105e6),
+    ("conv2d", 400, 3, 8, 1244e6),
+    ("conv2d", 400, 3, 32, 2125e6),
+    ("conv2d", 1068, 50, 2, 9773e6),
     ("resnet1d", 100, 3, 32, 547e6),
-    ("resnet1d", 400, 3, 32, 1120e6),
+    ("resnet1d", 20, 3, 32, 507e6),
+    ("resnet1d", 400, 3, 32, 1138e6),
+    ("resnet1d", 1068, 50, 8, 2370e6),
 ]
 
 
@@ -134,7 +137,7 @@ def test_memory_of_large_models_is_what_was_measured(family, n_atoms, latent_dim
 
 # What `benchmarks/training.py` measured on one core, in frames per second.
 SPEEDS = [("conv2d", 20, 3, 32, 2040), ("conv2d", 400, 3, 8, 8.75), ("resnet1d", 20, 3, 32, 459)]
-SPEEDS += [("resnet1d", 400, 3, 8, 10.7)]
+SPEEDS += [("resnet1d", 400, 3, 8, 10.7), ("conv2d", 1068, 50, 2, 0.624), ("resnet1d", 1068, 50, 2, 0.705)]
 
 
 @pytest.mark.parametrize(("family", "n_atoms", "latent_dim", "batch", "frames_per_second"), SPEEDS)

@@ -26,7 +26,7 @@ LIBRARIES_BYTES, WITHOUT_NUMBA_BYTES, KERNEL_BYTES = 475_000_000, 350_000_000, 4
 VALUES_PER_PARAMETER = 5
 # What is kept for the gradient, and with it what the backward pass needs at a time and what the allocator leaves idle.
 KEPT_AND_PASSING = 1.6
-STEP_SECONDS_PER_PARAMETER = 1.5e-8  # optimizer and norm of the gradient: they read and write all of it
+STEP_SECONDS_PER_PARAMETER = 5e-9  # optimizer and norm of the gradient: they read and write all of it
 
 Options = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ the rows.
 With n = 1,200 atoms and 150 dimensions the encoder has 11 blocks: 11 × 3 convolutions, 11 strided ones, 1 last, 45 in
 all. Of the published model of this kind the size is known, 111 million parameters, with 1,200 decoder filters, three
 decoder blocks and 150 dimensions, but not the encoder's filters and growth: the defaults, a third of n and 1.09, are
-fitted so that the whole comes to 110.8 million. The number of parameters grows with n², but with no positions: 20 atoms
-and 3 dimensions have 0.8 million.
+fitted so that the whole comes to 110.8 million. The filters grow with n, and the parameters with n²: 20 atoms and 3
+dimensions have 0.7 million.
 
 Batch norm takes the statistics of the frames at hand, which are a process's share of the batch where several work
 together; gradients then are those of a mean over shares that were each normalised by themselves. Running statistics
