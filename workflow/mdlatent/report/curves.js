@@ -1,4 +1,7 @@
 // Learning curves by epoch.
+const ERRORS = {
+  coordinate: "Part of the variance of the structures that is lost (error of superposed atoms and of pair distances, divided by the fluctuation squared)",
+};
 function drawCurves(run) {
   const curves = run.curves;
   byId("curves").hidden = !curves;
@@ -11,9 +14,9 @@ function drawCurves(run) {
     line: { color, width: 1.8 }, marker: { size: 4 }, hovertemplate: "epoch %{x}: %{y:.4g}<extra>" + label + "</extra>", ...more });
   const traces = [line("train_reconstruction", "training", "#0072B2")];
   if (curves.validation_reconstruction.some((value) => value !== null)) traces.push(line("validation_reconstruction", "validation", "#D55E00"));
-  draw("loss-plot", traces, { xaxis: axis("epoch"), yaxis: axis("mean squared error (no unit)", { type: "log", exponentformat: "power", dtick: 1, minor: { showgrid: true, gridcolor: "#f5f6f8" } }) },
+  draw("loss-plot", traces, { xaxis: axis("epoch"), yaxis: axis("mean squared error (no unit)", { type: "log", exponentformat: "power", dtick: "D2", minor: { showgrid: true, gridcolor: "#f5f6f8" } }) },
     "learning_curve", "Reconstruction error of training and validation frames by epoch, logarithmic axis");
-  byId("loss-caption").textContent = "Mean squared error of the scaled distances (divided by a fixed length, so without unit), of training frames with the noise of the latent, of validation frames without."
+  byId("loss-caption").textContent = (ERRORS[run.family] || "Mean squared error of the scaled distances (divided by a fixed length, so without unit)") + ", of training frames with the noise of the latent, of validation frames without."
     + (run.weights ? " Weights taken from " + run.weights + "." : "");
   draw("kl-plot", [line("kl_nats", "KL divergence (nats)", "#009E73"), line("active_dimensions", "active dimensions", "#5a6570", { yaxis: "y2", line: { color: "#5a6570", width: 1.8, shape: "hv", dash: "dot" }, marker: { size: 0.1 } })],
     { xaxis: axis("epoch"), yaxis: axis("KL divergence (nats)", { rangemode: "tozero" }),

@@ -22,7 +22,7 @@ GROUPS: dict[str, dict[str, Measure]] = {
             "Held-out distance RMSE", "nm", 4, 1, "root mean square difference of true and decoded pair distances"
         ),
         "heldout_rmsd": Measure(
-            "Held-out RMSD", "Å", 2, 1, "distance of decoded to true structures, superposed, mean over frames"
+            "Held-out RMSD", "Å", 3, 1, "distance of decoded to true structures, superposed, mean over frames"
         ),
         "contacts_recovered": Measure(
             "Contacts recovered", "%", 1, 100, "true contacts that the decoded structure has too (recall)"
