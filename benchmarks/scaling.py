@@ -1,8 +1,9 @@
 """One process against two: `make bench-scaling`.
 
-Two processes of one thread each, the same batch per process, conv2d on 400 atoms. The bar is against two processes
-that do the same work and do not talk: they share the machine's memory and caches as ranks do, so what is left is the
-price of working together. Rounds alternate between the ways and the median round counts, for other users' load.
+Two processes of one thread each, the same batch per process, on 400 atoms: conv2d and the recommended family. The bar
+is against two processes that do the same work and do not talk: they share the machine's memory and caches as ranks
+do, so what is left is the price of working together. Rounds alternate between the ways and the median round counts,
+for other users' load.
 
 Writes results/bench/scaling.json and prints a table, with a simple model of larger machines.
 """
@@ -17,16 +18,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests")]
 
-N_ATOMS, DIM, BATCH, STEPS, WARM = 400, 3, 8, 12, 3
+N_ATOMS, DIM, WARM = 400, 3, 3
 BAR = 0.85
 
 
-def worker(frames: str, backend: str, output: str) -> None:
+class Case(NamedTuple):
+    """How a family is run here, and on the GPUs of the prediction."""
+
+    batch: int  # per process
+    steps: int
+    gpu_batch: int  # per GPU
+
+
+CASES = {"conv2d": Case(8, 12, 32), "coordinate": Case(128, 40, 1024)}
+
+
+def worker(family: str, frames: str, backend: str, output: str) -> None:
     """Seconds per step of one process, after a few steps to warm up; the phases of a step likewise."""
+    case = CASES[family]
     import numpy as np
     import torch
 
@@ -39,17 +53,17 @@ def worker(frames: str, backend: str, output: str) -> None:
     together, store = lifeline.together(me, Path(output)), FrameStore(Path(frames))
     with together as line, parallel.joined(backend, line, device) as group, store:
         torch.manual_seed(0)
-        model = models.build("conv2d", store.n_atoms, DIM)
-        model.prepare(store, np.arange(16))
-        feed = Feed(store, np.arange(BATCH * group.size * (STEPS + WARM)), BATCH * group.size,
-                    rank=group.rank, size=group.size)  # fmt: skip
+        model = models.build(family, store.n_atoms, DIM)
+        model.prepare(store, np.arange(256))
+        batch_size = case.batch * group.size
+        feed = Feed(store, np.arange(batch_size * (case.steps + WARM)), batch_size, rank=group.rank, size=group.size)
         optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4, fused=True)
         loss = group.wrap(model, feed.any_frame())
         step_s, feed_s, last = [], [], time.perf_counter()
         for batch in feed.batches(1):
             fed = time.perf_counter()
-            draw = torch.zeros(len(batch), DIM)
-            training._step(model, optimizer, batch, 1e-6, draw, loss, group, BATCH * group.size)
+            draw = torch.zeros(len(batch), model.n_noise)
+            training._step(model, optimizer, batch, 1e-6, draw, loss, group, batch_size)
             group.any(False, False, False)
             now = time.perf_counter()
             step_s, feed_s, last = [*step_s, now - last], [*feed_s, fed - last], now
@@ -68,13 +82,13 @@ def worker(frames: str, backend: str, output: str) -> None:
         Path(f"{output}.{group.rank}.{os.getpid()}.json").write_text(json.dumps(result))
 
 
-def measure(way: str, frames: Path, folder: Path) -> dict:
+def measure(family: str, way: str, frames: Path, folder: Path) -> dict:
     """One round of one way: the slowest process's seconds per step."""
     import launchers
 
     folder.mkdir()
     backend = "horovod" if way.startswith("horovod") else "auto"
-    words = [str(Path(__file__)), "--worker", str(frames), backend, str(folder / "result")]
+    words = [str(Path(__file__)), "--worker", family, str(frames), backend, str(folder / "result")]
     launcher = {"one": "python", "two independent": "python", "ddp": "torchrun"}.get(way, "horovodrun")
     if way == "horovod mpi":
         launcher = "mpirun"
@@ -107,12 +121,14 @@ FLOPS_PER_S = 20e12  # float32 convolutions that a data-centre GPU sustains
 NETWORK = 25e9  # bytes/s per GPU between nodes: 200 Gbit/s each
 LATENCY_S = 5e-6  # of one message
 FEED = 2e9  # bytes/s of coordinates from memory or a file system to one GPU
-GPU_BATCH = 32
+STEP_FLOOR_S = 3e-3  # to start the few hundred small operations of a step, however little they do
 HIDDEN = 2 / 3  # of the computation, the backward pass, may run beside the all-reduce
 
 
-def flops_per_frame(n: int) -> float:
-    """Of a training step: twice the multiplications of the convolutions, three times for forward and backward."""
+def flops_per_frame(family: str, n: int, parameters: int) -> float:
+    """Of a training step: twice the multiplications of the layers, three times for forward and backward."""
+    if family == "coordinate":
+        return 3 * 2 * parameters
     half, quarter = (n + 1) // 2, (n + 3) // 4
     layers = [8 * 9 * n**2, 8 * 16 * 9 * half**2, 16 * 32 * 9 * quarter**2, 32 * quarter**2 * 2 * DIM]
     return 3 * 2 * 2 * sum(layers)  # the decoder mirrors the encoder
@@ -120,7 +136,8 @@ def flops_per_frame(n: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--families", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5, help="rounds, alternating between the ways")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench" / "scaling.json")
     args = parser.parse_args()
@@ -134,21 +151,25 @@ def main() -> None:
     from frame_store import chain, write_store
     from mdlatent import files
 
+    reports = {}
     with tempfile.TemporaryDirectory() as scratch:
-        n_frames = 2 * BATCH * (STEPS + WARM)
-        frames = write_store(Path(scratch) / "frames", {"a": chain(n_frames, N_ATOMS)})
-        ways = ["one", "two independent", "ddp", *horovod_ways()]
-        rounds: dict[str, list[dict]] = {way: [] for way in ways}
-        for k in range(args.rounds):
-            for way in ways:
-                rounds[way].append(measure(way, frames, Path(scratch) / f"{way} {k}"))
-                print(f"round {k + 1}: {way}: {1000 * rounds[way][-1]['step_s']:.0f} ms per step", flush=True)
-    report = evaluate(rounds)
-    files.write_json(args.output, report)
-    print_tables(report)
+        for family in args.families:
+            case = CASES[family]
+            n_frames = 2 * case.batch * (case.steps + WARM)
+            frames = write_store(Path(scratch) / family / "frames", {"a": chain(n_frames, N_ATOMS)})
+            rounds: dict[str, list[dict]] = {way: [] for way in ["one", "two independent", "ddp", *horovod_ways()]}
+            for k in range(args.rounds):
+                for way, done in rounds.items():
+                    done.append(measure(family, way, frames, Path(scratch) / family / f"{way} {k}"))
+                    print(f"{family}, round {k + 1}: {way}: {1000 * done[-1]['step_s']:.0f} ms per step", flush=True)
+            reports[family] = evaluate(family, rounds)
+    files.write_json(args.output, reports)
+    for report in reports.values():
+        print_tables(report)
     print(f"\nwritten to {args.output}")
-    if report["efficiency"]["ddp"] < BAR:
-        sys.exit(f"error: DDP reaches {report['efficiency']['ddp']:.2f} of two independent processes, expected {BAR}")
+    for family, report in reports.items():
+        if (reached := report["efficiency"]["ddp"]) < BAR:
+            sys.exit(f"error: {family}: DDP reaches {reached:.2f} of two independent processes, expected {BAR}")
 
 
 def horovod_ways() -> list[str]:
@@ -162,7 +183,7 @@ def horovod_ways() -> list[str]:
     return ["horovod gloo"] + ["horovod mpi"] * bool(hvd.mpi_built() and shutil.which("mpirun"))
 
 
-def evaluate(rounds: dict[str, list[dict]]) -> dict:
+def evaluate(family: str, rounds: dict[str, list[dict]]) -> dict:
     """Medians over the rounds; efficiency is the median of the ratios within a round."""
     step = {way: [one["step_s"] for one in results] for way, results in rounds.items()}
     free = step["two independent"]
@@ -172,10 +193,12 @@ def evaluate(rounds: dict[str, list[dict]]) -> dict:
         if way not in ("one", "two independent")
     }
     parameters = rounds["one"][0]["parameters"]
-    compute_s = GPU_BATCH * flops_per_frame(N_ATOMS) / FLOPS_PER_S
-    feed_s = GPU_BATCH * N_ATOMS * 12 / FEED
+    gpu_batch = CASES[family].gpu_batch
+    compute_s = max(STEP_FLOOR_S, gpu_batch * flops_per_frame(family, N_ATOMS, parameters) / FLOPS_PER_S)
+    feed_s = gpu_batch * N_ATOMS * 12 / FEED
     return {
-        "model": "conv2d", "n_atoms": N_ATOMS, "latent_dim": DIM, "parameters": parameters, "batch_per_process": BATCH,
+        "model": family, "n_atoms": N_ATOMS, "latent_dim": DIM, "parameters": parameters,
+        "batch_per_process": CASES[family].batch,
         "threads": 1, "rounds": len(free), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "step_s": {way: statistics.median(values) for way, values in step.items()},
         "feed_s": statistics.median(one["feed_s"] for one in rounds["ddp"]),
@@ -184,8 +207,11 @@ def evaluate(rounds: dict[str, list[dict]]) -> dict:
         "efficiency": efficiency,
         "bar": BAR,
         "prediction": {
-            "assumptions": {"flops_per_s": FLOPS_PER_S, "network_bytes_per_s": NETWORK, "latency_s": LATENCY_S,
-                            "feed_bytes_per_s": FEED, "batch_per_gpu": GPU_BATCH, "hidden_fraction_of_compute": HIDDEN},
+            "assumptions": {
+                "flops_per_s": FLOPS_PER_S, "network_bytes_per_s": NETWORK, "latency_s": LATENCY_S,
+                "feed_bytes_per_s": FEED, "step_floor_s": STEP_FLOOR_S, "batch_per_gpu": gpu_batch,
+                "hidden_fraction_of_compute": HIDDEN,
+            },
             "compute_s": compute_s, "feed_s": feed_s,
             "rows": [predict(parameters, compute_s, feed_s, NETWORK, LATENCY_S, n) for n in (1, 8, 64, 512)],
         },
@@ -194,7 +220,7 @@ def evaluate(rounds: dict[str, list[dict]]) -> dict:
 
 def print_tables(report: dict) -> None:
     print(
-        f"\nconv2d, {report['n_atoms']} atoms, {report['parameters']:,} parameters, batch "
+        f"\n{report['model']}, {report['n_atoms']} atoms, {report['parameters']:,} parameters, batch "
         f"{report['batch_per_process']} per process, 1 thread each; median of {report['rounds']} rounds; "
         f"{report['machine']}\n"
     )
@@ -212,7 +238,8 @@ def print_tables(report: dict) -> None:
     print(
         f"\nPredicted (a model, not a measurement), batch {a['batch_per_gpu']} per GPU: {a['flops_per_s']:.0e} FLOP/s "
         f"per GPU, {a['network_bytes_per_s']:.1e} bytes/s and {1e6 * a['latency_s']:.0f} µs per message of a ring "
-        f"all-reduce, {a['feed_bytes_per_s']:.0e} bytes/s of coordinates per GPU\n"
+        f"all-reduce, {a['feed_bytes_per_s']:.0e} bytes/s of coordinates per GPU, a step no shorter than "
+        f"{1000 * a['step_floor_s']:.0f} ms\n"
     )
     print("| GPUs | ms per step | all-reduce, ms | efficiency |")
     print("|---|---|---|---|")
