@@ -11,7 +11,6 @@ allocator, torch's default AdamW. Writes results/bench/training.json and prints 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,7 +34,7 @@ def work(system: str, n_atoms: int) -> dict[str, float]:
     import torch
     from plain_conv2d import PlainConv2dVAE
 
-    from mdlatent import models, synthetic, training
+    from mdlatent import models, synthetic, train, training
 
     dim, batch, steps, _ = SIZES[n_atoms]
     coordinates = torch.from_numpy(synthetic.random_walks(batch, n_atoms, np.random.default_rng(0)))
@@ -57,8 +56,7 @@ def work(system: str, n_atoms: int) -> dict[str, float]:
             start = time.process_time()
         training._step(model, optimizer, coordinates, 1e-6, noise)
     seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"frames_per_cpu_second": batch * steps / seconds, "peak_memory_gb": peak / 1e9}
+    return {"frames_per_cpu_second": batch * steps / seconds, "peak_memory_gb": train.peak_memory_gb("cpu")}
 
 
 def measured(system: str, n_atoms: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 from mdlatent import __main__, config, describe, model_memory, models, train
 from mdlatent.errors import ConfigError
@@ -105,12 +106,12 @@ def test_memory_is_what_a_training_takes(tmp_path, family):
     """Peak of the resident memory of the very command, within 20 %."""
     options = json.dumps({"models": [{"family": family}], "train": {"epochs": 2, "beta_warmup_epochs": 0}})
     words = [f"--model={family}", "--synthetic=32", "--n-atoms=150", f"--options={options}", f"--output-dir={tmp_path}"]
-    code = "import resource, sys; from mdlatent import train; train.main(sys.argv[1:])"
-    code += "; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment())
+    command = [sys.executable, "-m", "mdlatent.train", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     estimate = describe.describe(family, 150, 3, {}, 32, 32)["training_memory_bytes"]
-    assert estimate == pytest.approx(int(done.stdout), rel=0.2)
+    measured = yaml.safe_load((tmp_path / "config.yaml").read_text())["measured"]["peak_memory_gb"]
+    assert estimate == pytest.approx(1e9 * measured, rel=0.2)
 
 
 # Measured as in the test above, with 2 epochs (`mdlatent train --synthetic`, peak resident memory in bytes): sizes
