@@ -45,11 +45,12 @@ def worker(family: str, frames: str, backend: str, output: str) -> None:
     import torch
 
     from mdlatent import launch, lifeline, models, parallel, training
+    from mdlatent.device import choose_device
     from mdlatent.feed import Feed
     from mdlatent.frames import FrameStore
 
     me = launch.find()
-    device = training.choose_device("cpu", 1)
+    device = choose_device("cpu", 1)
     together, store = lifeline.together(me, Path(output)), FrameStore(Path(frames))
     with together as line, parallel.joined(backend, line, device) as group, store:
         torch.manual_seed(0)

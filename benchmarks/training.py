@@ -35,6 +35,7 @@ def work(system: str, n_atoms: int) -> dict[str, float]:
     from plain_conv2d import PlainConv2dVAE
 
     from mdlatent import models, synthetic, train, training
+    from mdlatent.device import choose_device
 
     dim, batch, steps, _ = SIZES[n_atoms]
     coordinates = torch.from_numpy(synthetic.random_walks(batch, n_atoms, np.random.default_rng(0)))
@@ -44,7 +45,7 @@ def work(system: str, n_atoms: int) -> dict[str, float]:
         model: models.LatentModel = PlainConv2dVAE(n_atoms, dim)
         optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4)
     else:
-        training.choose_device("cpu", 1)
+        choose_device("cpu", 1)
         model = models.build(system, n_atoms, dim)
         optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4, fused=True)
     if hasattr(model, "scale_nm"):

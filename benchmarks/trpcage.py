@@ -30,6 +30,7 @@ import torch
 
 from mdlatent import config, files, frames, models, splits, training
 from mdlatent.alignment import kabsch_rmsd_nm
+from mdlatent.device import choose_device
 from mdlatent.feed import Feed, iterate_rows, partners, read_rows
 from mdlatent.frames import FrameStore
 from mdlatent.models.coordinate import CoordinateVAE
@@ -171,7 +172,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="hold out parts of the training blocks instead")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    training.choose_device("cpu", 1)
+    choose_device("cpu", 1)
     entry: dict[str, Any] = {"family": "coordinate", "options": args.options, "train": args.train}
     values = config.validate_part({"models": [entry], "train": {}})
     options, settings = values["models"][0]["options"], config.train_settings(values, values["models"][0])

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mdlatent import launch, lifeline, models, parallel, training
+from mdlatent.device import choose_device
 from mdlatent.feed import Feed
 from mdlatent.frames import FrameStore
 
@@ -29,7 +30,7 @@ class Sgd(torch.optim.SGD):
 def main(frames: str, output: str, text: str) -> None:
     wanted = json.loads(text)
     me = launch.find()
-    device = training.choose_device("cpu", 1)
+    device = choose_device("cpu", 1)
     together = lifeline.together(me, Path(output))
     with together as line, parallel.joined(wanted["backend"], line, device) as group:
         if wanted["optimizer"] == "sgd":

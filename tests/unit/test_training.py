@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from frame_store import chain, write_store
-from mdlatent import models, train, training
+from mdlatent import epoch_sums, models, train, training
 from mdlatent.errors import DataError, Interrupted
 from mdlatent.feed import Feed, iterate_rows, noise, read_rows
 from mdlatent.frames import FrameStore
@@ -267,7 +267,7 @@ def test_loss_that_is_not_finite_is_an_error_that_says_what_to_do(index, tmp_pat
 
 def test_collapse_is_counted_and_said(caplog):
     variance = torch.tensor([0.5, 0.0099, 0.0101, 0.0])
-    assert training.active_dimensions(variance) == 2
+    assert epoch_sums.active_dimensions(variance) == 2
 
     def warned(active, beta, before=None, last=False):
         caplog.clear()

@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
     from mdlatent import models, parallel
+    from mdlatent.device import choose_device
     from mdlatent.frames import FrameStore
-    from mdlatent.training import choose_device
 
     device = choose_device(args.device, args.threads)
     model, metadata = models.load(args.model)

@@ -85,9 +85,9 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
     stage.limit_threads(settings["threads"])
 
     from mdlatent import parallel, splits
+    from mdlatent.device import choose_device
     from mdlatent.frames import FrameStore
     from mdlatent.staging import staged
-    from mdlatent.training import choose_device
 
     device = choose_device(settings["device"], settings["threads"])
     joined = parallel.joined(settings["backend"], line, device)

@@ -14,10 +14,8 @@ batches stay the same, but sums are rounded differently, so that the weights the
 """
 
 import contextlib
-import ctypes
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -27,15 +25,16 @@ from typing import Any
 
 import torch
 
+from mdlatent import epoch_sums
 from mdlatent.averaging import Average
 from mdlatent.checkpoint import Checkpoints
-from mdlatent.errors import ConfigError, DataError, Interrupted
+from mdlatent.errors import DataError, Interrupted
 from mdlatent.feed import Feed, noise
 from mdlatent.model_memory import STEP_BYTES, frames_in_one_pass
 from mdlatent.models.base import LatentModel
 from mdlatent.parallel import Group, Loss
 
-__all__ = ["COLUMNS", "StopSignal", "Trained", "active_dimensions", "choose_device", "learning_rate", "train"]
+__all__ = ["COLUMNS", "StopSignal", "Trained", "learning_rate", "train"]
 
 log = logging.getLogger("mdlatent")
 
@@ -44,7 +43,6 @@ COLUMNS = (
     "learning_rate", "active_dimensions", "gradient_norm", "seconds",
 )  # fmt: skip
 CLIP_NORM = 1.0
-ACTIVE_VARIANCE = 0.01  # of the posterior means over the frames (Burda et al. 2016, arXiv 1509.00519)
 CHECKPOINT_S = 900.0  # a checkpoint at least this often, where epochs take long
 REPORT_S = 5.0
 
@@ -75,45 +73,11 @@ class StopSignal:
         return bool(self.name)
 
 
-def choose_device(wanted: str, threads: int) -> str:
-    """The device to work on (`wanted`: auto, cpu, cuda), with torch set to reproducible results and `threads` threads.
-
-    Raises ConfigError if a GPU is wanted and there is none.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with this
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # By default that also fills all fresh memory with NaN, to show up who reads it before writing: 10 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _keep_freed_memory()
-    torch.backends.cudnn.benchmark = False
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device: got `cuda`, but torch sees no GPU here; choose `auto` or `cpu`")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of returning it to the system at once.
-
-    A step frees and asks again for the same large blocks; fresh pages cost a third of its time at 400 atoms.
-    """
-    m_trim_threshold, m_mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):  # another C library: slower, not wrong
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
-
-
 def learning_rate(step: int, n_warmup: int, n_steps: int, peak: float) -> float:
     """Rate of step `step` (from 0): a straight rise to `peak`, then half a cosine down to 0."""
     if step < n_warmup:
         return peak * (step + 1) / n_warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
-
-
-def active_dimensions(variance_of_means: torch.Tensor) -> int:
-    """Latent dimensions (d,) that depend on the frame at all; the others have collapsed onto the prior."""
-    return int((variance_of_means > ACTIVE_VARIANCE).sum())
 
 
 def train(
@@ -148,7 +112,11 @@ def train(
     )
     rows: list[Row] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "plain": math.inf, "model": None}
-    epoch, first, sums = 1, 0, _sums(model, feed.device)  # `first` batch of `epoch` to do; `sums` over those done
+    epoch, first, sums = (
+        1,
+        0,
+        epoch_sums.empty(model, feed.device),
+    )  # `first` batch of `epoch` to do; `sums` over those done
     loss = group.wrap(model, feed.any_frame())
     idle = feed.any_frame() if group.size > 1 else None  # for an empty share
     # Not in checkpoints: a run that goes on has prepared the same start again.
@@ -169,13 +137,13 @@ def train(
             average.load(state["average"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
         best["model"] = kept
-        sums = _own_sums(state["sums"], group).to(feed.device)
+        sums = epoch_sums.own(state["sums"], group).to(feed.device)
         del state  # it holds a second copy of all weights
         on_epoch(rows)
     begun = first
 
     def save() -> None:
-        every = group.sum(_as_rows(sums, group)).cpu()
+        every = group.sum(epoch_sums.as_rows(sums, group)).cpu()
         if checkpoints:
             checkpoints.save(
                 {
@@ -235,7 +203,7 @@ def train(
 
         noted(n_batches)
         begun = 0
-        row = _row(epoch, group.sum(sums), beta, rate, model.latent_dim)
+        row = epoch_sums.history_row(epoch, group.sum(sums), beta, rate, model.latent_dim)
         with average.applied() if average else contextlib.nullcontext():
             plain = math.inf
             if len(validation):
@@ -248,7 +216,7 @@ def train(
             rows.append(row)
             _keep_best(best, row, plain, model, beta == options["beta"], group.is_main)
         on_epoch(rows)
-        epoch, first, sums = epoch + 1, 0, _sums(model, feed.device)
+        epoch, first, sums = epoch + 1, 0, epoch_sums.empty(model, feed.device)
         if epoch <= epochs and not _out_of_patience(epoch, best, options):
             (told,) = group.any(stop)
             if told or (epoch - 1) % options["checkpoint_epochs"] == 0:
@@ -286,7 +254,7 @@ def _step(
     length: int | None = None,
     idle: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One step of the optimizer; returns what it adds to the sums of the epoch (see `_sums`).
+    """One step of the optimizer; returns what it adds to the sums of the epoch (see `epoch_sums.empty`).
 
     A batch whose activations would not fit the memory is taken in pieces whose gradients are added. `batch` is this
     process's share of one of `length` frames; where it is empty, the frame `idle` is taken with weight 0.
@@ -294,7 +262,7 @@ def _step(
     group, loss = group or Group(), loss or model.loss
     length = len(batch) if length is None else length
     optimizer.zero_grad()
-    added = _sums(model, str(batch.device))
+    added = epoch_sums.empty(model, str(batch.device))
     size = max(1, frames_in_one_pass(model.bytes_per_frame, len(batch), batch.device.type))
     pieces = list(zip(batch.split(size), draw.split(size), strict=True))
     if not len(batch):
@@ -318,53 +286,6 @@ def _step(
     optimizer.step()
     model.settle(group.sum)
     return added
-
-
-def _sums(model: LatentModel, device: str) -> torch.Tensor:
-    """Sums over the frames of an epoch, all zero, float64: number, loss, reconstruction, KL, gradient norm; seconds;
-    posterior means (d), their squares (d)."""
-    return torch.zeros(6 + 2 * model.latent_dim, dtype=torch.float64, device=device)
-
-
-def _as_rows(sums: torch.Tensor, group: Group) -> torch.Tensor:
-    """(size, k): this process's sums in its row, zeros elsewhere; added up, everyone's."""
-    rows = torch.zeros((group.size, len(sums)), dtype=sums.dtype)
-    rows[group.rank] = sums.cpu()
-    return rows
-
-
-def _own_sums(rows: torch.Tensor, group: Group) -> torch.Tensor:
-    """The reverse; where the checkpoint is one of another number of processes, process 0 takes all."""
-    rows = rows.reshape(-1, rows.shape[-1])
-    if len(rows) == group.size:
-        return rows[group.rank].clone()
-    if group.is_main:
-        log.warning(
-            "the checkpoint is one of %d processes, now there are %d: the batches stay the same, but sums are rounded "
-            "differently, so that the weights will agree with those of an undisturbed run to rounding only",
-            len(rows), group.size,
-        )  # fmt: skip
-        return rows.sum(0)
-    return torch.zeros_like(rows[0])
-
-
-def _row(epoch: int, sums: torch.Tensor, beta: float, rate: float, dim: int) -> Row:
-    """One row of the history from the sums of an epoch."""
-    mean = (sums / sums[0]).cpu()
-    variance = mean[6 + dim :] - mean[6 : 6 + dim].square()
-    return {
-        "epoch": epoch,
-        "train_loss": float(mean[1]),
-        "validation_loss": None,
-        "train_reconstruction": float(mean[2]),
-        "validation_reconstruction": None,
-        "kl_nats": float(mean[3]),
-        "beta": beta,
-        "learning_rate": rate,
-        "active_dimensions": active_dimensions(variance),
-        "gradient_norm": float(mean[4]),
-        "seconds": 0.0,
-    }
 
 
 def _beta(epoch: int, options: dict[str, Any]) -> float:

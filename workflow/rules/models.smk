@@ -73,7 +73,7 @@ rule train_model:
         options=model_options,
         launcher=launcher,
         scratch=scratch,
-        code=model_code("train.py", "training.py", "averaging.py", "feed.py", "splits.py"),
+        code=model_code("train.py", "training.py", "epoch_sums.py", "averaging.py", "feed.py", "splits.py"),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",
