@@ -37,7 +37,7 @@ def test_defaults_are_filled_in_without_touching_what_was_given(demo):
     assert demo == before
     assert values["cluster"]["n_representatives"] == 5
     assert values["train"]["epochs"] == 40
-    assert values["models"][1]["name"] == "conv2d-d3"
+    assert values["models"][1]["name"] == "pca_coordinates-d3"
     assert values["distances"] == {"store": False}
 
 
