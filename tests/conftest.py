@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mdlatent import stage
 from support import ROOT, missing
+
+# Before torch and numba are imported: one thread each, as a stage has by default. Two cores are shared by what the
+# tests start, and threads that wait for one another then cost many times what they win.
+stage.limit_threads(1)
 
 
 @pytest.fixture(scope="session")
