@@ -139,7 +139,7 @@ def test_summary_holds_the_headline_numbers(results):
 def test_models_are_judged_beside_tica_and_between_seeds(results):
     table = pandas.read_csv(results / "evaluation/summary.csv").set_index(["model", "metric", "seed"])["value"]
     for model in ("coordinate-d3", "pca_coordinates-d3", "pca_distances-d3"):
-        assert 0.4 < table[model, "heldout_rmsd", "mean"] < 0.65  # Å
+        assert 0.3 < table[model, "heldout_rmsd", "mean"] < 0.65  # Å
         assert table[model, "contacts_recovered", "mean"] > 0.93
         assert table[model, "contacts_precision", "mean"] > 0.93
         assert 0.5 < table[model, "vamp2_ratio_to_tica", "mean"] < 1
