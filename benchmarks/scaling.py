@@ -35,7 +35,7 @@ class Case(NamedTuple):
     gpu_batch: int  # per GPU
 
 
-CASES = {"conv2d": Case(8, 12, 32), "coordinate": Case(128, 40, 1024)}
+CASES = {"conv2d": Case(8, 12, 32), "coordinate": Case(512, 12, 1024)}
 
 
 def worker(family: str, frames: str, backend: str, output: str) -> None:
@@ -55,7 +55,7 @@ def worker(family: str, frames: str, backend: str, output: str) -> None:
     with together as line, parallel.joined(backend, line, device) as group, store:
         torch.manual_seed(0)
         model = models.build(family, store.n_atoms, DIM)
-        model.prepare(store, np.arange(256))
+        model.prepare(store, np.arange(min(256, store.n_frames)))
         batch_size = case.batch * group.size
         feed = Feed(store, np.arange(batch_size * (case.steps + WARM)), batch_size, rank=group.rank, size=group.size)
         optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4, fused=True)
