@@ -35,7 +35,7 @@ class Case(NamedTuple):
     gpu_batch: int  # per GPU
 
 
-CASES = {"conv2d": Case(8, 12, 32), "coordinate": Case(512, 12, 1024)}
+CASES = {"conv2d": Case(8, 12, 32), "coordinate": Case(512, 24, 1024)}
 
 
 def worker(family: str, frames: str, backend: str, output: str) -> None:

@@ -242,7 +242,7 @@ class CoordinateVAE(LatentModel):
         """Error of each frame (B,), in units of the fluctuation squared."""
         moved = centred(decoded)
         onto = align(target, moved.detach())  # at the best rotation the error does not change with it to first order
-        error = (moved - onto).square().sum(2).mean(1)
+        error = 3 * (moved - onto).square().flatten(1).mean(1)
         if self.distance_weight:
             shifts = sizes.loss_shifts(self.n_atoms)
             difference = pf.shifted_distances(moved, shifts) - pf.shifted_distances(onto, shifts)
