@@ -164,6 +164,7 @@ rule featurize:
     resources:
         mem_mb=grows(2000),
         runtime=featurize_minutes,
+        side_by_side=1,
     params:
         options=options("featurize"),
         code=code("featurize.py", "frames.py", "trajectory.py", "dcd.py", "periodic.py"),

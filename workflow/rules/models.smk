@@ -102,6 +102,7 @@ rule embed:
         mem_mb=frames_mb,
         runtime=frames_minutes,
         disk_mb=1000,
+        side_by_side=1,
     params:
         launcher=launcher,
         code=model_code("embed.py", "splits.py"),

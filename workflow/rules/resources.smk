@@ -1,6 +1,7 @@
 # What jobs ask for. It grows with the frames and atoms that a job has to do with, and with each attempt: a job that was
 # ended for want of memory or time asks for more when it is submitted again (`retries` of the profile).
-# A profile overrides any of it with `set-resources` and `set-threads`.
+# A profile overrides any of it with `set-resources` and `set-threads`. `side_by_side` is 1 for the rules that a profile may
+# put many of into one job, so that it can say how many of them run at a time.
 
 
 def frames_and_atoms(index):
