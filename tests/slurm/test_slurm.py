@@ -100,7 +100,7 @@ def assert_undisturbed(study: SlurmStudy, local: Path) -> None:
 @pytest.mark.parametrize("name", [
     "whole_study", "time_limit", "snakemake_is_killed", "newest_checkpoint_is_damaged", "disk_is_full",
     "training_job_is_cancelled", "out_of_memory", "two_nodes", "one_node_of_two_gpus", "horovod_over_nodes",
-    "a_process_is_killed",
+    "a_process_is_killed", "many_small_simulations",
 ])  # fmt: skip
 def test_story(name, stories):
     print(f"{name}: {stories[name].result():.0f} s")
@@ -138,6 +138,30 @@ def whole_study(cluster: Cluster, local: Path, folder: Path) -> None:
     assert (used["elapsed_s"] <= used["limit_s"]).all()
     assert used["memory_used_mb"].max() > 200
     assert "Nothing to be done" in study.run()
+
+
+@story
+def many_small_simulations(cluster: Cluster, local: Path, folder: Path) -> None:
+    """With the profile's lines on groups, their jobs go together into one, which asks for what runs at a time in it."""
+    names = ["a", "b", "c"]
+    baseline = next(model for model in VALUES["models"] if model["family"] == "pca_distances")
+    simulations = [VALUES["simulations"][0] | {"name": name} for name in names]
+    new_study(folder, local)
+    Study(folder).write(VALUES | {"simulations": simulations, "models": [baseline]})
+    (folder / "slurm").mkdir()
+    head, groups = (ROOT / "slurm" / "config.yaml").read_text().split("# groups:", 1)
+    lines = f"# groups:{groups}".replace("side_by_side: 4", "side_by_side: 2").splitlines()
+    (folder / "slurm" / "config.yaml").write_text(head + "\n".join(line.removeprefix("# ") for line in lines))
+
+    latent = [RESULTS / "latent" / "pca_distances-d2" / "seed0" / f"{name}.parquet" for name in names]
+    SlurmStudy(folder, cluster).run("--", *map(str, latent))
+    for rule in ("featurize", "embed"):
+        (job,) = [row for row in cluster.accounts(folder) if row["Comment"] == f"rule_{rule}_{rule}"]
+        assert "cpu=2," in job["AllocTRES"] and job["State"] == "COMPLETED"
+    first, *others = (pandas.read_parquet(folder / path).drop(columns="simulation") for path in latent)
+    assert len(first) == 1000
+    for other in others:
+        pandas.testing.assert_frame_equal(first, other, check_exact=True)
 
 
 @story
