@@ -44,8 +44,8 @@ SPLIT = {"by": "time", "n_blocks": 5, "test_blocks": [1, 3], "validation_fractio
 TICA_COMPONENTS = 30
 
 
-def write_store(folder: Path, topology: str, trajectories: list[str], selection: str) -> Path:
-    """A frame store of the selected atoms, one simulation per file; returns its index."""
+def write_store(folder: Path, topology: str, trajectories: list[str], selection: str, stride: int = 1) -> Path:
+    """A frame store of the selected atoms in every `stride`-th frame, one simulation per file; returns its index."""
     about = load_topology(topology)
     atoms = select(about, selection, "benchmark", topology)
     entries = []
@@ -53,7 +53,7 @@ def write_store(folder: Path, topology: str, trajectories: list[str], selection:
         name = f"run{number}"
         path = folder / name / "part000.h5"
         with frames.write_part(path, simulation=name, part=0, n_atoms=len(atoms), provenance={}) as writer:
-            for chunk in Trajectory(trajectory, about, topology).chunks(atoms):
+            for chunk in Trajectory(trajectory, about, topology).chunks(atoms, stride):
                 k = len(chunk.coordinates)
                 writer.append(chunk.coordinates, writer.n_frames + np.arange(k), np.full(k, np.nan))
             n = writer.n_frames

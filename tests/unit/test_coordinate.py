@@ -124,8 +124,11 @@ def test_start_is_the_principal_components_of_the_coordinates(store, dim):
     torch.testing.assert_close(
         rmsd_nm(model, everything), linear_rmsd_nm(everything[:300], everything, dim), atol=2e-5, rtol=1e-3
     )
-    z = model.encode(everything[:300])[0]
-    torch.testing.assert_close(z.std(0), torch.ones(dim), atol=5e-3, rtol=0)
+    z, log_variance = model.encode(everything[:300])
+    scales = model.deviations_nm[:dim] / model.deviations_nm[0]
+    torch.testing.assert_close(z.std(0), scales, atol=5e-3, rtol=0)
+    inner = -torch.nn.functional.softplus(torch.tensor(5.0))  # before training, of the unit-variance z
+    torch.testing.assert_close(log_variance, (inner + 2 * scales.log()).expand(300, dim))
     refined = prepared(store, dim, refine_steps=2)
     assert rmsd_nm(refined, everything).square().mean() <= rmsd_nm(model, everything).square().mean()
 

@@ -26,7 +26,7 @@ FAMILIES = {
     "tica": ("mdlatent.models.tica", "Tica"),
 }
 
-FORMAT, VERSION = "mdlatent-model", 2  # another version wherever weights are laid out anew
+FORMAT, VERSION = "mdlatent-model", 3  # another version wherever weights are laid out anew
 
 
 def family_class(family: str) -> type[LatentModel]:

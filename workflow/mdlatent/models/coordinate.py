@@ -16,6 +16,10 @@ Refinement: the encoder's mean is moved towards the point from which the decoder
 `refine_steps` steps of Gauss-Newton (refinement.py) on the superposed error in the space of V. It is a fixed function
 of the structure, part of `encode`; in training it is left out, and after each epoch one step does.
 
+The latent that is given out is z with each dimension multiplied by the standard deviation that its principal component
+of the coordinates has, in those of the first (`scales`): distances in it weigh directions by how far structures move
+along them, and states are looked for where structures differ, not in noise that was blown up to unit variance.
+
 Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms: of each frame, the mean over
 atoms of the squared error after superposition (alignment.py), which is the fraction of variance that is lost,
 + `distance_weight` × mean squared error of pair distances (linear in the atoms); of their sum the root (`error`: rmsd)
@@ -57,7 +61,8 @@ START_LOG_VARIANCE = -5.0
 SMALLEST_ERROR = 1e-6  # fraction of variance, added below the root, whose slope has no bound
 DAMPING = 3e-3  # of the refinement, against the variance of the atoms
 VALIDATED_STEPS = 1  # of refinement, at most, where an epoch is judged: all would take a third of a training's time
-LONGEST_STEP = 1.0  # of the refinement, per dimension; latents have about unit variance
+LONGEST_STEP = 1.0  # of the refinement, per dimension of z, which has about unit variance
+SMALLEST_SCALE = 0.01  # of a dimension in the latent that is given out; also where there is no component for it
 CHUNK_BYTES = 50_000_000  # of one quantity of the frames read at once in `prepare`
 EMBED_BYTES = 100_000_000
 COVARIANCE_NUMBERS = 1500  # up to which principal components come from the covariance, beyond by iteration …
@@ -107,6 +112,7 @@ class CoordinateVAE(LatentModel):
             "mean_nm": torch.zeros(n_atoms, 3),
             "basis": torch.zeros(k, 3 * n_atoms),
             "deviations_nm": torch.ones(k),
+            "scales": torch.ones(latent_dim),
             "scale_nm": torch.ones(()),
             "feature_mean": torch.zeros(n_features),
             "feature_basis": torch.zeros(j, n_features),
@@ -133,6 +139,7 @@ class CoordinateVAE(LatentModel):
         mean_nm: Tensor
         basis: Tensor
         deviations_nm: Tensor
+        scales: Tensor
         scale_nm: Tensor
         feature_mean: Tensor
         feature_basis: Tensor
@@ -163,6 +170,9 @@ class CoordinateVAE(LatentModel):
             len(rows), self.basis, self.deviations_nm,
         )  # fmt: skip
         self.scale_nm.fill_(max(math.sqrt(total / self.n_atoms), 1e-4))
+        self.scales.fill_(SMALLEST_SCALE)
+        leading = self.deviations_nm[: self.latent_dim] / self.deviations_nm[0].clamp_min(1e-12)
+        self.scales[: len(leading)] = leading.clamp_min(SMALLEST_SCALE)
 
         self.fours.copy_(torch.from_numpy(pf.choose_dihedrals(store.atoms))[: len(self.fours)])
         n_features = 3 * self.feature_mean.numel()
@@ -197,13 +207,13 @@ class CoordinateVAE(LatentModel):
         self.linear_encoder.weight.copy_(weight)
 
     def encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, N, 3) in nm → mean and log-variance of the posterior, each (B, d)."""
-        return self._refined(coordinates, self.refine_steps)
+        """Coordinates (B, N, 3) in nm → mean and log-variance of the posterior, each (B, d), times `scales`."""
+        mean, log_variance = self._refined(coordinates, self.refine_steps)
+        return mean * self.scales, log_variance + 2 * self.scales.log()
 
     def decode_coordinates(self, z: Tensor) -> Tensor:
         """Latent (B, d) → coordinates (B, N, 3) in nm, centred."""
-        scores = self._scores(z) * self.deviations_nm
-        return torch.addmm(self.mean_nm.flatten(), scores, self.basis).view(-1, self.n_atoms, 3)
+        return self._decode(z / self.scales)
 
     def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch, see the head of this file; frames without a later partner are decoded to themselves."""
@@ -218,7 +228,7 @@ class CoordinateVAE(LatentModel):
                 target = torch.where(known[:, None, None], later, now)
             if self.kinetic_weight:
                 kinetic = vamp2(mean[known], self._encode(later[known])[0])
-        reconstruction = self._error(self.decode_coordinates(z), target).mean()
+        reconstruction = self._error(self._decode(z), target).mean()
         kl_nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return {
             "loss": reconstruction + beta * kl_nats - self.kinetic_weight * kinetic,
@@ -267,6 +277,11 @@ class CoordinateVAE(LatentModel):
             mean = mean + self._towards(coordinates, mean)
         return mean, log_variance
 
+    def _decode(self, z: Tensor) -> Tensor:
+        """z (B, d), without `scales` → coordinates (B, N, 3) in nm."""
+        scores = self._scores(z) * self.deviations_nm
+        return torch.addmm(self.mean_nm.flatten(), scores, self.basis).view(-1, self.n_atoms, 3)
+
     def _inputs(self, coordinates: Tensor) -> Tensor:
         """What the encoder is given, u(x): (B, n_inputs)."""
         features = (self._features(coordinates) - self.feature_mean) @ self.feature_basis.T
@@ -294,7 +309,7 @@ class CoordinateVAE(LatentModel):
 
     def _towards(self, coordinates: Tensor, z: Tensor) -> Tensor:
         """One step of Gauss-Newton: what to add to z (B, d) for a smaller superposed error."""
-        decoded = self.decode_coordinates(z)
+        decoded = self._decode(z)
         moved = (align(coordinates, decoded) - self.mean_nm).flatten(1)
         rest = moved @ self.basis.T - self._scores(z) * self.deviations_nm  # (B, k)
         derivatives = self._slopes(z) * self.deviations_nm[:, None]  # (B, k, d)
