@@ -34,7 +34,7 @@ $(VENV)/ok: $(VENV)/run
 	@touch $@
 
 test-quick: $(VENV)/ok
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 test: $(VENV)/ok lint
 	tests/install-tools.sh clusters

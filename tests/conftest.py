@@ -1,9 +1,9 @@
 """What the tests share: real data and where it comes from."""
 
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -23,16 +23,17 @@ def trpcage() -> tuple[Path, Path]:
     folder = ROOT / ".cache" / "tests" / "trpcage"
     topology, trajectory = folder / "trp_cage.pdb", folder / "trp_cage.dcd"
     if not trajectory.exists():
-        download = folder / "download"
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", download, "fastmdanalysis==1.1.2"],
-            check=True,
-        )
-        with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
-            for path in (topology, trajectory):
-                path.write_bytes(wheel.read(f"fastmdanalysis/data/{path.name}"))
-        shutil.rmtree(download)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as name:  # of this process: two may come here at once
+            own = Path(name)
+            subprocess.run(
+                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", own, "fastmdanalysis==1.1.2"],
+                check=True,
+            )
+            with zipfile.ZipFile(next(own.glob("*.whl"))) as wheel:
+                for path in (topology, trajectory):
+                    (own / path.name).write_bytes(wheel.read(f"fastmdanalysis/data/{path.name}"))
+                    (own / path.name).replace(path)
     return topology, trajectory
 
 

@@ -48,7 +48,8 @@ def study(tmp_path_factory):
     with FrameStore(index) as store:
         for family in models.FAMILIES:
             torch.manual_seed(0)
-            model = models.build(family, N_ATOMS, 2)
+            options = {"refine_steps": 2} if family == "coordinate" else {}  # recorded step by step
+            model = models.build(family, N_ATOMS, 2, options)
             rows = np.arange(150)
             model.fit(store, rows) if model.fitted == "direct" else model.prepare(store, rows)
             metadata = {"model": f"{family}-d2", "seed": 0, "atoms": store.atoms, "data_sha256": "0" * 64}

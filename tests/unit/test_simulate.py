@@ -76,7 +76,7 @@ def test_same_seed_same_bytes_other_seed_other(undisturbed, tmp_path):
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 def test_killed_run_goes_on_to_the_same_frames(tmp_path, platform):
     """SIGKILL twice at whatever moment it strikes; the frames are those of an undisturbed run, bit for bit."""
-    length = {"length_ns": 0.2 if platform == "Reference" else 0.03, "save_interval_ps": 0.1, "platform": platform}
+    length = {"length_ns": 0.1 if platform == "Reference" else 0.03, "save_interval_ps": 0.1, "platform": platform}
     script = (
         "import json, sys; from mdlatent import production, simulate; production.CHECKPOINT_S = 0.05;"
         "simulate.main(json.loads(sys.argv[1]))"
