@@ -90,7 +90,7 @@ def test_gradient_reaches_every_parameter():
 def test_one_frame_can_be_learnt():
     model, coordinates = make(), torch.from_numpy(chain(1, 12))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(150):
+    for _ in range(300):
         optimizer.zero_grad()
         model.loss(coordinates, 0.0, None)["loss"].backward()
         optimizer.step()

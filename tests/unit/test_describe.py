@@ -136,7 +136,7 @@ def test_memory_of_large_models_is_what_was_measured(family, n_atoms, latent_dim
     assert model_memory.training_bytes(family, n_atoms, latent_dim, options, batch) == pytest.approx(measured, rel=0.2)
 
 
-# What `benchmarks/training.py` measured on one core, in frames per second.
+# What was measured on one core, as in `benchmarks/training.py` at these batch sizes, in frames per second.
 SPEEDS = [("conv2d", 20, 3, 32, 2040), ("conv2d", 400, 3, 8, 8.75), ("resnet1d", 20, 3, 32, 459)]
 SPEEDS += [("resnet1d", 400, 3, 8, 10.7), ("conv2d", 1068, 50, 2, 0.624), ("resnet1d", 1068, 50, 2, 0.705)]
 
