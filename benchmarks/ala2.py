@@ -7,7 +7,7 @@ FOLDER holds ala2.pdb and trajectory-0.dcd … trajectory-6.dcd (doi:10.6084/m9.
 are trained on (the last 15 % of each for validation), 4 to 6 are held out. States are found as the workflow does, with
 `cluster` as it is by default (`eom`: few, large states) or with `selection_method: leaf`, in the latent of all frames;
 they are compared on the held-out ones. Two basins: ψ between −105° and 90°, or not. Three: what is not, cut at
-φ = −110°, the minimum between the extended and the polyproline structures of the trajectories 0 to 3.
+φ = −110°, the middle of the shallow minimum between extended and polyproline structures (trajectories 0 to 3).
 
 Printed for each seed: number of states, noise among the held-out frames, adjusted Rand index with both without noise,
 and in brackets with noise counted as a label. With --choose all of it on the trajectories 0 to 3 instead.
