@@ -36,6 +36,7 @@ from mdlatent.feed import Feed, iterate_rows, partners, read_rows
 from mdlatent.frames import FrameStore
 from mdlatent.models.coordinate import CoordinateVAE
 from mdlatent.models.kinetics import vamp2
+from mdlatent.refit import refit
 from mdlatent.select_atoms import select
 from mdlatent.train import VALIDATED
 from mdlatent.trajectory import Trajectory, load_topology
@@ -123,13 +124,22 @@ def train(
     """A trained model, which weights were taken, and the CPU seconds it took."""
     torch.manual_seed(seed)
     begin = time.process_time()
-    model = models.build("coordinate", store.n_atoms, dim, options)
-    assert isinstance(model, CoordinateVAE)
+
+    def build() -> CoordinateVAE:
+        model = models.build("coordinate", store.n_atoms, dim, options)
+        assert isinstance(model, CoordinateVAE)
+        return model
+
+    model = build()
     model.prepare(store, rows["train"])
     lag, batch = model.lag_frames, min(settings["batch_size"], len(rows["train"]))
     feed = Feed(store, rows["train"], batch, seed, lag_frames=lag)
     validation = Feed(store, rows["validation"], max(batch, VALIDATED), shuffle=lag > 0, lag_frames=lag)
     trained = training.train(model, feed, validation, settings, seed)
+    if settings["refit"] and trained.epoch:
+        again, trained = refit(build, store, rows, settings, seed, trained, lag_frames=lag)
+        assert isinstance(again, CoordinateVAE)
+        model = again
     return model, trained.weights, time.process_time() - begin
 
 

@@ -18,6 +18,7 @@ from mdlatent.models import pair_features
 from mdlatent.models.coordinate import _set_components
 from mdlatent.models.kinetics import vamp2
 from mdlatent.models.principal import principal_components
+from mdlatent.refit import refit
 
 SETTINGS = {
     "epochs": 8, "batch_size": 32, "learning_rate": 3e-3, "weight_decay": 1e-4, "beta": 2e-3, "beta_warmup_epochs": 2,
@@ -402,6 +403,71 @@ def test_time_lagged_decodes_to_what_comes_later(store):
     torch.testing.assert_close(model.loss(pairs, 0.0, None)["reconstruction"], errors.mean())
 
 
+@pytest.mark.parametrize("error", ["rmsd", "square"])
+def test_error_is_that_of_superposed_atoms_and_distances(store, error):
+    model = prepared(store, error=error, distance_weight=0.0)
+    coordinates = frames(store, 0, 20)
+    plain = rmsd_nm(prepared(store, refine_steps=0), coordinates) / model.scale_nm
+    model.refine_steps = 0
+    wanted = plain if error == "rmsd" else plain.square()
+    torch.testing.assert_close(
+        model.loss(coordinates, 0.0, None)["reconstruction"], wanted.mean(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gradient_at_a_perfect_structure_is_finite(store):
+    model = prepared(store)
+    decoded = model.decode_coordinates(torch.zeros(2, 3, requires_grad=True))
+    error = model._error(decoded, decoded.detach())
+    error.sum().backward()
+    assert float(error.detach().max()) < 2e-3
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+# Training anew on validation frames too
+
+
+def refitted(store, rows, before, **changes):
+    settings = SETTINGS | {"refit": True} | changes
+    return refit(lambda: models.build("coordinate", store.n_atoms, 2), store, rows, settings, 0, before)
+
+
+def test_refit_learns_from_validation_frames_and_from_no_other(helices, tmp_path):
+    """Other test frames, the same model; other validation frames, another one."""
+    rows = {"train": np.arange(150), "validation": np.arange(150, 300)}
+    before = training.Trained([], "epoch 3 of 8", 3, None)
+    weights = []
+    for changed in (None, 350, 200):
+        coordinates = helices.read(0, 400).copy()
+        if changed:
+            coordinates[changed:] = coordinates[changed:, ::-1]
+        with FrameStore(write_store(tmp_path / str(changed), {"a": coordinates})) as other:
+            weights.append(refitted(other, rows, before)[0].decoder[0].weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+def test_refit_betters_what_more_frames_can_better(helices):
+    rows = {"train": np.arange(60), "validation": np.arange(60, 300)}
+    model = prepared(helices, 2, rows=rows["train"])
+    before = trained(helices, model, train_rows=rows["train"], validation_rows=rows["validation"], epochs=20)
+    after, result = refitted(helices, rows, before, epochs=20)
+    held_out = frames(helices, 320, 400)
+    assert rmsd_nm(after, held_out).mean() < 0.9 * rmsd_nm(model, held_out).mean()
+    assert result.weights.startswith(before.weights)
+    assert result.rows is before.rows
+
+
+def test_refit_ends_at_the_epoch_that_was_best(store):
+    seen = []
+    before = training.Trained([], "epoch 3 of 8", 3, None)
+    rows = {"train": np.arange(90), "validation": np.arange(100, 120)}
+    build = lambda: models.build("coordinate", store.n_atoms, 2)  # noqa: E731
+    refit(build, store, rows, SETTINGS | {"refit": True}, 0, before, note=seen.append)
+    assert [record["epoch"] for record in seen] == [1, 2, 3]
+    assert all(record["refit"] and record["frames"] == 110 for record in seen)
+
+
 # Through the stages
 
 
@@ -430,15 +496,17 @@ class StopAfter:
 
 @pytest.mark.parametrize("options", [{}, {"kinetic_weight": 0.1, "lag_frames": 3}], ids=["plain", "kinetic"])
 def test_stopped_at_any_step_the_result_is_the_same(store, tmp_path, monkeypatch, options):
-    train.main(arguments(store.path, tmp_path / "whole", options))
+    anew = not options  # and stopped in its midst
+    train.main(arguments(store.path, tmp_path / "whole", options, refit=anew))
     monkeypatch.setattr(training, "StopSignal", lambda: StopAfter(5))
     stops = 0
     while not (tmp_path / "pieces/out/model.pt").exists():
         try:
-            train.main(arguments(store.path, tmp_path / "pieces", options))
+            train.main(arguments(store.path, tmp_path / "pieces", options, refit=anew))
         except Interrupted:
             stops += 1
-    assert stops >= 2
+    assert stops >= (8 if anew else 2)
+    assert not (tmp_path / "pieces/checkpoints").exists()
     assert (tmp_path / "whole/out/model.pt").read_bytes() == (tmp_path / "pieces/out/model.pt").read_bytes()
 
 

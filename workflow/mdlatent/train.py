@@ -2,7 +2,7 @@
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
 squared errors of distances: of scaled ones (without unit) for conv2d and resnet1d; for coordinate,
-the fraction of variance lost (models/coordinate.py); in nm² for baselines.
+the fraction of variance lost, or its root (models/coordinate.py); in nm² for baselines.
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
 
@@ -142,7 +142,8 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
 
     files.write_text(args.output_dir / "config.yaml", yaml.safe_dump(record, sort_keys=False))
     models.save(args.output_dir / "model.pt", model, metadata)
-    Checkpoints(args.checkpoints, notes["key"]).clear()
+    for folder in (args.checkpoints / "refit", args.checkpoints):
+        Checkpoints(folder, notes["key"]).clear()
     log.info("%s: %s", args.output_dir / "model.pt", notes["weights"])
 
 
@@ -166,11 +167,15 @@ def run(
     from mdlatent.checkpoint import Checkpoints, key_of
     from mdlatent.feed import Feed
     from mdlatent.parallel import Group
+    from mdlatent.refit import refit
+
+    def build() -> "LatentModel":
+        return models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
 
     group = group or Group()
     share: dict[str, Any] = {"device": device, "rank": group.rank, "size": group.size}
     torch.manual_seed(seed)
-    model = models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
+    model = build()
     log.info("%s: %s parameters", model_name(entry), f"{model.n_parameters:,}")
     batch_size = settings["batch_size"]
     share["lag_frames"] = model.lag_frames
@@ -214,8 +219,13 @@ def run(
             group,
             note,
         )
-        weights, speed = trained.weights, trained.frames_per_cpu_second or 0.0
     error = mean_square_error(model, validation, group) ** 0.5 if len(validation) else None
+    if model.fitted != "direct":
+        if settings["refit"] and trained.epoch:
+            del feed, validation  # they may hold all frames
+            again = Checkpoints(checkpoints / "refit", key)
+            model, trained = refit(build, store, rows, settings, seed, trained, again, stop, group, note, **share)
+        weights, speed = trained.weights, trained.frames_per_cpu_second or 0.0
     measured = {
         "parameters": model.n_parameters,
         "frames_per_cpu_second": round(speed, 2),

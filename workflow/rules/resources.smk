@@ -41,7 +41,8 @@ def train_minutes(wildcards, input):
     frame_s = model_memory.frame_seconds(
         model["family"], n_atoms, model["latent_dim"], model["options"], settings["batch_size"]
     )
-    return min(1440, round(30 + 3 * frame_s / 60 * n_frames * settings["epochs"]))
+    passes = settings["epochs"] * (2 if settings["refit"] else 1)
+    return min(1440, round(30 + 3 * frame_s / 60 * n_frames * passes))
 
 
 def frames_mb(wildcards, input, attempt):

@@ -14,12 +14,14 @@ of small variance weigh little in h, which is what keeps many atoms and few fram
 
 Refinement: the encoder's mean is moved towards the point from which the decoder comes nearest to the structure, by
 `refine_steps` steps of Gauss-Newton (refinement.py) on the superposed error in the space of V. It is a fixed function
-of the structure, part of `encode`; in training it is left out.
+of the structure, part of `encode`; in training it is left out, and after each epoch one step does.
 
-Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms, so that it is the fraction of
-variance that is lost: mean over frames and atoms of the squared error after superposition (alignment.py),
-+ `distance_weight` × mean squared error of pair distances (linear in the atoms), + β × Kullback-Leibler divergence
-(nats, summed over dimensions), − `kinetic_weight` × VAMP-2 (kinetics.py) of mean(t) and mean(t + lag).
+Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms: of each frame, the mean over
+atoms of the squared error after superposition (alignment.py), which is the fraction of variance that is lost,
++ `distance_weight` × mean squared error of pair distances (linear in the atoms); their sum (`error`: square) or its
+root (rmsd); the mean over frames, + β × Kullback-Leibler divergence (nats, summed over dimensions),
+− `kinetic_weight` × VAMP-2 (kinetics.py) of mean(t) and mean(t + lag). The root is what structures are judged by; the
+square leaves more of the model to the few frames that are far from all.
 
 The VAMP-2 term is no mean over frames: it is taken over what one pass of the model sees, that is over each process's
 share of a batch, and the shares' gradients are then averaged by their frames. With several processes, give a larger
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
 __all__ = ["CoordinateVAE"]
 
 START_LOG_VARIANCE = -5.0
+SMALLEST_ERROR = 1e-6  # fraction of variance, added below the root, whose slope has no bound
 DAMPING = 3e-3  # of the refinement, against the variance of the atoms
+VALIDATED_STEPS = 1  # of refinement, at most, where an epoch is judged: all would take a third of a training's time
 LONGEST_STEP = 1.0  # of the refinement, per dimension; latents have about unit variance
 CHUNK_BYTES = 50_000_000  # of one quantity of the frames read at once in `prepare`
 EMBED_BYTES = 100_000_000
@@ -75,6 +79,7 @@ class CoordinateVAE(LatentModel):
         layers: int = 3,
         n_components: int = 64,
         signed_features: str = "aligned",
+        error: str = "square",
         distance_weight: float = 0.5,
         refine_steps: int = 5,
         kinetic_weight: float = 0.0,
@@ -84,9 +89,10 @@ class CoordinateVAE(LatentModel):
         super().__init__(n_atoms, latent_dim)
         self.options = {
             "width": width, "layers": layers, "n_components": n_components, "signed_features": signed_features,
-            "distance_weight": distance_weight, "refine_steps": refine_steps, "kinetic_weight": kinetic_weight,
-            "lag_frames": lag_frames, "time_lagged": time_lagged,
+            "error": error, "distance_weight": distance_weight, "refine_steps": refine_steps,
+            "kinetic_weight": kinetic_weight, "lag_frames": lag_frames, "time_lagged": time_lagged,
         }  # fmt: skip
+        self.root = error == "rmsd"
         self.distance_weight, self.refine_steps = distance_weight, refine_steps
         self.kinetic_weight, self.time_lagged = kinetic_weight, time_lagged
         self.lag_frames = lag_frames if kinetic_weight or time_lagged else 0
@@ -192,10 +198,7 @@ class CoordinateVAE(LatentModel):
 
     def encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates (B, N, 3) in nm → mean and log-variance of the posterior, each (B, d)."""
-        mean, log_variance = self._encode(coordinates)
-        for _ in range(self.refine_steps):
-            mean = mean + self._towards(coordinates, mean)
-        return mean, log_variance
+        return self._refined(coordinates, self.refine_steps)
 
     def decode_coordinates(self, z: Tensor) -> Tensor:
         """Latent (B, d) → coordinates (B, N, 3) in nm, centred."""
@@ -205,7 +208,7 @@ class CoordinateVAE(LatentModel):
     def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch, see the head of this file; frames without a later partner are decoded to themselves."""
         now = coordinates[:, 0] if self.lag_frames else coordinates
-        mean, log_variance = self._encode(now) if noise is not None else self.encode(now)
+        mean, log_variance = self._refined(now, 0 if noise is not None else min(self.refine_steps, VALIDATED_STEPS))
         z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
         target, kinetic = now, mean.new_zeros(())
         if self.lag_frames:
@@ -239,7 +242,7 @@ class CoordinateVAE(LatentModel):
         return z, (total / self.n_pairs).sqrt().to(z.dtype)
 
     def _error(self, decoded: Tensor, target: Tensor) -> Tensor:
-        """Error of each frame (B,), in units of the fluctuation squared."""
+        """Error of each frame (B,), in units of the fluctuation, or of its square where `error` is so."""
         moved = centred(decoded)
         onto = align(target, moved.detach())  # at the best rotation the error does not change with it to first order
         error = (moved - onto).square().sum(2).mean(1)
@@ -247,7 +250,8 @@ class CoordinateVAE(LatentModel):
             shifts = sizes.loss_shifts(self.n_atoms)
             difference = pf.shifted_distances(moved, shifts) - pf.shifted_distances(onto, shifts)
             error = error + self.distance_weight * difference.square().mean(1)
-        return error / self.scale_nm.square()
+        error = error / self.scale_nm.square()
+        return (error + SMALLEST_ERROR).sqrt() if self.root else error
 
     def _encode(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance without refinement."""
@@ -255,6 +259,13 @@ class CoordinateVAE(LatentModel):
         added, width = self.encoder(inputs).chunk(2, dim=1)
         # Never wider than the prior: without a bound, one frame far from all others can make exp overflow.
         return self.linear_encoder(inputs) + added, -torch.nn.functional.softplus(-width)
+
+    def _refined(self, coordinates: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Mean after so many steps of refinement, and log-variance."""
+        mean, log_variance = self._encode(coordinates)
+        for _ in range(steps):
+            mean = mean + self._towards(coordinates, mean)
+        return mean, log_variance
 
     def _inputs(self, coordinates: Tensor) -> Tensor:
         """What the encoder is given, u(x): (B, n_inputs)."""
