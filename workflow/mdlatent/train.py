@@ -1,8 +1,8 @@
 """Train (or fit) one model with one seed on the training frames of a study.
 
 Writes model.pt, history.csv and config.yaml into the output folder. Reconstruction errors in the history are mean
-squared errors of distances: of scaled ones (without unit) for conv2d and resnet1d; for coordinate, the root of
-the fraction of variance lost (models/coordinate.py); in nm² for baselines.
+squared errors of distances: of scaled ones (without unit) for conv2d and resnet1d; for coordinate,
+the fraction of variance lost, or its root (models/coordinate.py); in nm² for baselines.
 
 Stopped by SIGTERM or SIGUSR1, it saves a checkpoint and exits with code 75; the same command then goes on from there.
 

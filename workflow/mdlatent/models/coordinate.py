@@ -22,8 +22,8 @@ along them, and states are looked for where structures differ, not in noise that
 
 Loss of a batch, with lengths divided by the root-mean-square fluctuation of the atoms: of each frame, the mean over
 atoms of the squared error after superposition (alignment.py), which is the fraction of variance that is lost,
-+ `distance_weight` × mean squared error of pair distances (linear in the atoms); of their sum the root (`error`: rmsd)
-or the sum itself (square); the mean over frames, + β × Kullback-Leibler divergence (nats, summed over dimensions),
++ `distance_weight` × mean squared error of pair distances (linear in the atoms); their sum (`error`: square) or its
+root (rmsd); the mean over frames, + β × Kullback-Leibler divergence (nats, summed over dimensions),
 − `kinetic_weight` × VAMP-2 (kinetics.py) of mean(t) and mean(t + lag). The root is what structures are judged by; the
 square leaves more of the model to the few frames that are far from all.
 
@@ -84,7 +84,7 @@ class CoordinateVAE(LatentModel):
         layers: int = 3,
         n_components: int = 64,
         signed_features: str = "aligned",
-        error: str = "rmsd",
+        error: str = "square",
         distance_weight: float = 0.5,
         refine_steps: int = 5,
         kinetic_weight: float = 0.0,
