@@ -38,7 +38,8 @@ test-quick: $(VENV)/ok
 
 test: $(VENV)/ok lint
 	tests/install-tools.sh clusters
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+	$(BIN)/python -m pytest --ignore tests/unit tests
 
 # Several processes (DDP, Horovod) and a real Slurm cluster on this machine: root on Debian.
 test-slurm: $(VENV)/ok
