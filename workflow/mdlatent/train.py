@@ -222,7 +222,7 @@ def run(
     error = mean_square_error(model, validation, group) ** 0.5 if len(validation) else None
     if model.fitted != "direct":
         if settings["refit"] and trained.epoch:
-            del feed, validation  # they may hold all frames
+            del feed, validation, model  # they may hold all frames, and it many parameters
             again = Checkpoints(checkpoints / "refit", key)
             model, trained = refit(build, store, rows, settings, seed, trained, again, stop, group, note, **share)
         weights, speed = trained.weights, trained.frames_per_cpu_second or 0.0
