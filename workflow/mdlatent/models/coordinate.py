@@ -84,7 +84,7 @@ class CoordinateVAE(LatentModel):
         layers: int = 3,
         n_components: int = 64,
         signed_features: str = "aligned",
-        error: str = "rmsd",
+        error: str = "square",
         distance_weight: float = 0.5,
         refine_steps: int = 5,
         kinetic_weight: float = 0.0,
