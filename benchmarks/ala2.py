@@ -26,7 +26,7 @@ from trpcage import batches, train, write_store
 
 from mdlatent import config, models, reference_states, splits, stability, states
 from mdlatent.device import choose_device
-from mdlatent.feed import read_rows
+from mdlatent.feed import iterate_rows
 from mdlatent.frames import FrameStore
 from mdlatent.metrics import agreement
 
@@ -42,8 +42,7 @@ PSI_BORDERS, PHI_BORDER = (-105.0, 90.0), -110.0
 def known_states(store: FrameStore) -> tuple[np.ndarray, np.ndarray]:
     """The two basins and the three of every frame: (n_frames,) each."""
     fours = np.array([[store.atoms.index(name) for name in names] for names in ANGLES])
-    rows = np.arange(store.n_frames)
-    pieces = [read_rows(store, some) for some in np.array_split(rows, -(-len(rows) // reference_states.CHUNK))]
+    pieces = iterate_rows(store, np.arange(store.n_frames), reference_states.CHUNK)
     phi, psi = np.concatenate([agreement.dihedrals_degrees(some, fours) for some in pieces]).T
     bent = (psi > PSI_BORDERS[0]) & (psi < PSI_BORDERS[1])
     return bent.astype(int), np.where(bent, 0, np.where(phi < PHI_BORDER, 1, 2))
