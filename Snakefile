@@ -16,6 +16,10 @@ if not workflow.overwrite_configfiles:
 report: "workflow/report/workflow.rst"
 
 
+# Used with `--software-deployment-method apptainer` alone, see profiles/README.md.
+container: f"{workflow.basedir}/mdlatent.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/slurm.smk"

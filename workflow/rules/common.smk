@@ -18,7 +18,14 @@ from mdlatent.model_names import DIRECT
 
 # The package needs no installation on a compute node, only its dependencies: those of the Python that runs Snakemake,
 # unless conda or a container brings its own.
-DEPLOYED = any(str(method) in ("conda", "apptainer") for method in workflow.deployment_settings.deployment_method)
+DEPLOYMENT = {str(method) for method in workflow.deployment_settings.deployment_method}
+DEPLOYED = bool(DEPLOYMENT & {"conda", "apptainer"})
+IMAGE = Path(workflow.basedir) / "mdlatent.sif"
+if "apptainer" in DEPLOYMENT and not IMAGE.is_file():
+    raise WorkflowError(
+        f"the container image {IMAGE} is not there; profiles/README.md says how to build it, or take "
+        "`apptainer` out of software-deployment-method"
+    )
 shell.prefix(
     f"export PYTHONPATH='{PACKAGE}'${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     + ("" if DEPLOYED else f"export PATH='{Path(sys.executable).parent}':$PATH; ")
