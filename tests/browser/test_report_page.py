@@ -193,6 +193,14 @@ def test_models_of_one_two_and_three_dimensions(opened):
     opened.check()
 
 
+def test_the_learning_curve_has_ticks_that_can_be_read(opened):
+    opened.choose("conv2d-d2")
+    ticks = [float(text) for text in opened.page.locator("#loss-plot .ytick text").all_text_contents()]
+    assert len(ticks) >= 3
+    drawn = opened.page.evaluate("document.getElementById('loss-plot').data.flatMap((trace) => trace.y)")
+    assert min(drawn) / 1.3 < min(ticks) < max(ticks) < max(drawn) * 1.3
+
+
 def test_every_axis_has_a_unit_or_says_that_it_has_none(opened):
     titles = [title for name in FIGURES for title in opened.page.evaluate(AXIS_TITLES, f"{name}-plot")]
     for title in titles:

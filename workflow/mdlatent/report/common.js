@@ -81,6 +81,18 @@ const FONT = { family: getComputedStyle(document.body).fontFamily, size: 12, col
 const AXIS = { gridcolor: "#eceff2", zeroline: false, linecolor: "#cfd5da", ticks: "outside", tickcolor: "#cfd5da", ticklen: 4,
   automargin: true, title: { standoff: 8 } };
 const axis = (title, more = {}) => ({ ...AXIS, ...more, title: { ...AXIS.title, text: title } });
+// A logarithmic axis whose ticks are whole numbers written out ("0.3"), enough of them even where values span a third of a decade.
+function logAxis(title, values) {
+  const known = values.filter((value) => value > 0), lowest = Math.min(...known), highest = Math.max(...known);
+  const ticks = (steps) => {
+    const all = [];
+    for (let power = Math.floor(Math.log10(lowest)); power <= Math.log10(highest); power++) all.push(...steps.map((step) => Number((step * 10 ** power).toPrecision(3))));
+    return all.filter((value) => value > 0.8 * lowest && value < 1.25 * highest);
+  };
+  const sets = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9]].map(ticks);
+  const tickvals = sets.find((set) => set.length >= 4) || sets.at(-1);
+  return axis(title, { type: "log", tickvals, ticktext: tickvals.map(String) });
+}
 const layout = (more) => ({ font: FONT, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
   margin: { l: 56, r: 16, t: 8, b: 46 }, hoverlabel: { bgcolor: "#fff", bordercolor: "#cfd5da", font: { ...FONT, size: 12.5 }, align: "left" },
   legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemsizing: "constant", font: { size: 12.5 } }, ...more });

@@ -14,7 +14,7 @@ function drawCurves(run) {
     line: { color, width: 1.8 }, marker: { size: 4 }, hovertemplate: "epoch %{x}: %{y:.4g}<extra>" + label + "</extra>", ...more });
   const traces = [line("train_reconstruction", "training", "#0072B2")];
   if (curves.validation_reconstruction.some((value) => value !== null)) traces.push(line("validation_reconstruction", "validation", "#D55E00"));
-  draw("loss-plot", traces, { xaxis: axis("epoch"), yaxis: axis("mean squared error (no unit)", { type: "log", exponentformat: "power", dtick: "D2", minor: { showgrid: true, gridcolor: "#f5f6f8" } }) },
+  draw("loss-plot", traces, { xaxis: axis("epoch"), yaxis: logAxis("mean squared error (no unit)", traces.flatMap((trace) => trace.y)) },
     "learning_curve", "Reconstruction error of training and validation frames by epoch, logarithmic axis");
   byId("loss-caption").textContent = (ERRORS[run.family] || "Mean squared error of the scaled distances (divided by a fixed length, so without unit)") + ", of training frames with the noise of the latent, of validation frames without."
     + (run.weights ? " Weights taken from " + run.weights + "." : "");
