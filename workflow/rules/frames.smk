@@ -230,7 +230,7 @@ rule read_simulations:
         options=options("featurize"),
         like="--like" if CHOSEN_BY_DATA else "",
         code=code(
-            "read_simulations.py",
+            "simulation_reader.py",
             "fetch.py",
             "select_atoms.py",
             "featurize.py",
