@@ -1,10 +1,11 @@
-"""What the workflow itself costs with many simulations: seconds of dry runs, jobs, and overhead of a real run.
+"""What the workflow itself costs with many simulations: dry runs, and jobs beside the work that they do.
 
     python benchmarks/many_simulations.py --topology trp_cage.pdb --trajectory trp_cage.dcd
 
-writes a study of 1,000 simulations, each a few frames cut from the trajectory, and plans it; then a study of 30, which
-it runs, and plans again when nothing is left to do. Everything is written to a folder that is removed at the end, or to
-`--folder`. Prints a table, and with `--profile` where a dry run's time goes.
+plans a study of 1,000 simulations, each some frames cut from the trajectory; then it reads and maps 1 and 30 of them in
+one job each, whose difference is the work that a simulation takes, the rest the start of a job. CPU seconds are those
+of Snakemake and of all that it starts, on one core. With `--run-all` the whole study of 1,000 runs, and is planned
+again when nothing is left to do. Everything is written to a folder that is removed at the end, or to `--folder`.
 """
 
 import argparse
@@ -18,17 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-BAR_DRY_RUN_S = 4.0
+STUDY, MODEL = "results/many", "pca_distances-d3"
 REPEATS = 3
 
 
-def write_study(folder: Path, n: int, source: mdtraj.Trajectory, topology: Path, n_frames: int) -> None:
+def write_study(folder: Path, n: int, source: mdtraj.Trajectory, topology: Path, n_frames: int, per_job: str) -> None:
     """A study of `n` simulations: `n_frames` frames each, cut from the source one after another, round and round."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     shutil.copy(topology, folder / "data" / f"topology{topology.suffix}")
@@ -46,6 +48,7 @@ def write_study(folder: Path, n: int, source: mdtraj.Trajectory, topology: Path,
     values = {
         "study": "many",
         "simulations": "table.tsv",
+        "simulations_per_job": per_job if per_job == "auto" else int(per_job),
         "split": {"n_blocks": 5, "test_blocks": [1, 3], "gap_frames": 0},
         "models": [{"family": "pca_distances", "latent_dim": 3}],
         "evaluate": {"lag_frames": [1]},
@@ -74,23 +77,43 @@ def jobs(text: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in rows if count.isdigit()}
 
 
-def plan(folder: Path, what: str) -> dict[str, int]:
-    """Print the seconds of a dry run, and return its jobs."""
+def plan(folder: Path, what: str) -> None:
+    """Print the seconds of a dry run, and its jobs."""
     runs = [snakemake(folder, "--dry-run", "--quiet", "rules") for _ in range(REPEATS)]
     wall, cpu = (statistics.median(run[k] for run in runs) for k in (0, 1))
     lowest = min(run[0] for run in runs)
     found = jobs(runs[0][2])
     print(f"{what}: {wall:.2f} s (lowest {lowest:.2f}; CPU {cpu:.2f} s), {found.get('total', 0)} jobs")
-    return found
+    print("  " + ", ".join(f"{count} {rule}" for rule, count in found.items() if rule != "total"))
 
 
-def own_seconds(folder: Path) -> float:
-    """Seconds that jobs took by themselves: their `benchmark:` files, where a rule has one."""
-    total = 0.0
-    for path in (folder / "results").rglob("benchmarks/**/*.tsv"):
-        with open(path) as handle:
-            total += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
-    return total
+def cpu_seconds(folder: Path, target: str) -> tuple[float, float]:
+    """CPU seconds of making one file of the study (what it needs is there), and of finding that it is there."""
+    making = snakemake(folder, "--cores", "1", "--", f"{STUDY}/{target}")[1]
+    return making, statistics.median(
+        snakemake(folder, "--cores", "1", "--", f"{STUDY}/{target}")[1] for _ in range(REPEATS)
+    )
+
+
+def jobs_beside_work(folder: Path, n: int, write: Callable[[Path, int, str], None]) -> None:
+    """Print what a simulation and what a job costs, from jobs of one and of `n` simulations."""
+    seconds: dict[str, list[tuple[float, float]]] = {"read": [], "map": []}
+    for size in (1, n):
+        place = folder / f"batch{size}"
+        write(place, size, str(max(2, n)))
+        seconds["read"].append(cpu_seconds(place, "frames/train000.json"))
+        snakemake(place, "--cores", "1", "--", f"{STUDY}/models/{MODEL}/seed0/model.pt")
+        seconds["map"].append(cpu_seconds(place, f"latent/{MODEL}/seed0/train000.json"))
+    for what, ((one, idle_one), (many, idle_many)) in seconds.items():
+        one, many = one - idle_one, many - idle_many
+        work = (many - one) / (n - 1)
+        start = one - work
+        shares = ", ".join(f"{start / (start + size * work):.0%} of a job of {size}" for size in (1, 10, 50, 200))
+        print(f"{what}: {1000 * work:.0f} ms for each simulation, {start:.2f} s for each job ({shares})")
+    place = folder / "alone"
+    write(place, n, "1")
+    before = snakemake(place, "--cores", "1", "--", f"{STUDY}/frames/training.json")
+    print(f"read, a job for each step of each: {1000 * before[1] / n:.0f} ms for each simulation")
 
 
 def main() -> None:
@@ -98,8 +121,11 @@ def main() -> None:
     parser.add_argument("--topology", type=Path, required=True)
     parser.add_argument("--trajectory", type=Path, required=True)
     parser.add_argument("--simulations", type=int, default=1000, help="in the study that is planned")
-    parser.add_argument("--run", type=int, default=30, help="simulations in the study that is run; 0: none")
-    parser.add_argument("--frames", type=int, default=20, help="of each simulation")
+    parser.add_argument("--per-job", default="auto", help="its `simulations_per_job`")
+    parser.add_argument("--frames", type=int, default=20, help="of each simulation that is planned")
+    parser.add_argument("--run", type=int, default=30, help="simulations of the jobs that are run; 0: none")
+    parser.add_argument("--run-frames", type=int, default=500, help="of each simulation that is run")
+    parser.add_argument("--run-all", action="store_true", help="also run the study that is planned")
     parser.add_argument("--folder", type=Path, help="keep the studies here")
     parser.add_argument("--profile", type=int, metavar="LINES", help="of the profile of a dry run, by own time")
     args = parser.parse_args()
@@ -107,14 +133,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).absolute()
         many = folder / "many"
-        write_study(many, args.simulations, source, args.topology, args.frames)
-        found = plan(many, f"dry run of {args.simulations} simulations")
-        print("  " + ", ".join(f"{rule} {count}" for rule, count in found.items()))
+        write_study(many, args.simulations, source, args.topology, args.frames, args.per_job)
+        plan(many, f"dry run of {args.simulations} simulations")
         if args.profile:
             file = folder / "dry-run.profile"
             snakemake(many, "--dry-run", "--quiet", "rules", profile=file)
             pstats.Stats(str(file)).sort_stats("tottime").print_stats(args.profile)
             pstats.Stats(str(file)).sort_stats("cumtime").print_stats(args.profile)
+        if args.run_all:
+            wall, cpu, _ = snakemake(many)
+            print(f"all of it: {wall:.0f} s, CPU {cpu:.0f} s")
+            plan(many, "dry run when nothing is left to do")
+        if args.run:
+
+            def write(place: Path, n: int, per_job: str) -> None:
+                write_study(place, n, source, args.topology, args.run_frames, per_job)
+
+            jobs_beside_work(folder, args.run, write)
 
 
 if __name__ == "__main__":

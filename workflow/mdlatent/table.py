@@ -3,6 +3,7 @@
 import csv
 import glob
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def _value(key: str, cell: str, path: Path, line: int) -> Any:
     return cell
 
 
-def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
+def expand(rows: list[dict[str, Any]], where: Callable[[], str] = str) -> list[dict[str, Any]]:
     """Rows with catalogue entries and globs replaced by the files they stand for. Raises ConfigError.
 
-    Every row that comes back has `name`, `role`, and either `simulate`, or `topology` and a list `trajectory`.
+    `where` says in which file and line the table stands, for errors. Every row that comes back has `name`, `role`, and
+    either `simulate`, or `topology` and a list `trajectory`.
     """
     from mdlatent import catalogue
 
@@ -78,7 +80,7 @@ def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
             for one in catalogue.expand(row) if "catalogue" in row else [row]:
                 expanded.append(_with_files(one))
         except ConfigError as error:
-            mistakes.append(f"{where}{error}")
+            mistakes.append(f"{where()}{error}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     _refuse_twice([row["name"] for row in expanded], where)
@@ -113,8 +115,8 @@ def _with_files(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "trajectory": trajectory}
 
 
-def _refuse_twice(names: list[str], where: str) -> None:
+def _refuse_twice(names: list[str], where: Callable[[], str]) -> None:
     counts = Counter(names)
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise ConfigError(f"{where}simulations: {twice[0]!r} is named {counts[twice[0]]} times; names must be unique")
+        raise ConfigError(f"{where()}simulations: {twice[0]!r} is named {counts[twice[0]]} times; names must be unique")
