@@ -61,6 +61,7 @@ def options(*sections, **other):
     return json.dumps({name: CONFIG[name] for name in sections} | other, sort_keys=True)
 
 
+@functools.cache
 def code(*modules):
     """Digest of the stage's own modules: as a parameter it makes Snakemake rerun the rule when they change."""
     texts = [(PACKAGE / "mdlatent" / name).read_bytes() for name in modules]
@@ -73,6 +74,7 @@ def page_code():
     return sorted(f"report/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".js", ".css", ".html"))
 
 
+@functools.cache
 def topology(simulation):
     """The topology file of a simulation inside the study."""
     row = SIMULATIONS[simulation]
