@@ -16,6 +16,7 @@ STAGES = {
     "simulate": "run molecular dynamics with OpenMM",
     "select_atoms": "choose the atoms of every simulation that are mapped",
     "featurize": "read one trajectory part into the frame store",
+    "read_simulations": "bring and read many small simulations in one go",
     "index_frames": "list the stored frames of a study and check that they suffice",
     "compute_distances": "write the distances of stored frames (only when asked for)",
     "compare_reference": "measure the distance of every frame to a reference structure",

@@ -1,7 +1,10 @@
-"""Map the frames of one simulation into a model's latent space.
+"""Map the frames of one simulation, or of all in an index, into a model's latent space.
 
 Writes a table with one row per frame: simulation, frame (number in the original trajectory), time_ps, split,
 z0 … z{d-1} (posterior mean) and reconstruction_rmse_nm (over the pair distances of the frame).
+
+Without --simulation, all of the index are mapped: --output is then a list of them (JSON), and their tables stand beside
+it. A table that is there already, made of the same frames by the same model and code, is left alone.
 
 Started as several processes (docs/parallel.md), each maps a part of the frames; the table is the same, bit for bit.
 """
@@ -17,11 +20,13 @@ from mdlatent.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mdlatent.frames import FrameStore
+    from mdlatent.frames import FrameStore, Simulation
     from mdlatent.models.base import LatentModel
     from mdlatent.parallel import Group
 
 log = logging.getLogger("mdlatent")
+
+MADE_FROM = b"mdlatent.made_from"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,8 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage.parser("embed", __doc__)
     parser.add_argument("--frames", type=Path, required=True, help="index.json of the frame store")
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a trained model")
-    parser.add_argument("--simulation", required=True, help="name of the simulation")
-    parser.add_argument("--output", type=Path, required=True, help="table to write (parquet)")
+    parser.add_argument("--simulation", help="name of the simulation; default, all of the index")
+    parser.add_argument("--output", type=Path, required=True, help="table to write (parquet), or list of tables (JSON)")
+    parser.add_argument("--code", default="", help="digest of the program: what another one made is made again")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="`auto`: a GPU if there is one"
     )
@@ -58,12 +64,63 @@ def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
     model, metadata = models.load(args.model)
     with parallel.joined(args.backend, line, device) as group, FrameStore(args.frames) as store:
         check_atoms(store, metadata, args.model)
-        table = embed(store, model.to(device), args.simulation, metadata["split"], device, group)
-    if not group.is_main:
-        return
-    with files.write_beside(args.output) as temporary:
-        table.to_parquet(temporary, index=False)
-    log.info("%s: %d frames, mean error %.4f nm", args.output, len(table), table["reconstruction_rmse_nm"].mean())
+        wanted = store.simulations if args.simulation is None else [store.simulation(args.simulation)]
+        place = args.output.parent if args.simulation is None else None
+        stamps = stamps_of(wanted, files.digest(args.model), args.code) if place else {}
+        # Every process finds the same: the first table is written after all have met over it.
+        todo = [s for s in wanted if not (place and is_made(table_path(place, s.name), stamps[s.name]))]
+        for simulation in todo:
+            table = embed(store, model.to(device), simulation.name, metadata["split"], device, group)
+            if group.is_main:
+                path = table_path(place, simulation.name) if place else args.output
+                write_table(path, table, stamps.get(simulation.name))
+        if group.is_main and place:
+            files.write_json(args.output, [simulation.name for simulation in wanted])
+            log.info("%s: %d of %d simulations mapped anew", args.output, len(todo), len(wanted))
+
+
+def table_path(folder: Path, simulation: str) -> Path:
+    """Where the table of a simulation lies among those of the same model."""
+    return folder / f"{simulation}.parquet"
+
+
+def stamps_of(simulations: "list[Simulation]", model_digest: str, code: str) -> dict[str, str | None]:
+    """For each simulation a digest of what its table is made from; None if its parts do not say what they are."""
+    from mdlatent.frames import made_from
+
+    result: dict[str, str | None] = {}
+    for simulation in simulations:
+        parts = [made_from(part.file) for part in simulation.parts]
+        known = None not in parts
+        others = (model_digest, code, simulation.role, simulation.time_step_ps)
+        result[simulation.name] = files.stamp(*others, parts) if known else None
+    return result
+
+
+def is_made(path: Path, made_from: str | None) -> bool:
+    """Whether the table at `path` was made from what `made_from` stands for."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    if made_from is None or not path.exists():
+        return False
+    try:
+        return (pq.read_schema(path).metadata or {}).get(MADE_FROM) == made_from.encode()
+    except pyarrow.ArrowInvalid:
+        return False  # damaged: it is made again
+
+
+def write_table(path: Path, table: "pd.DataFrame", made_from: str | None = None) -> None:
+    """Write a latent table, with what it was made from among the file's metadata."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    content = pyarrow.Table.from_pandas(table, preserve_index=False)
+    if made_from is not None:
+        content = content.replace_schema_metadata({**content.schema.metadata, MADE_FROM: made_from.encode()})
+    with files.write_beside(path) as temporary:
+        pq.write_table(content, temporary)
+    log.info("%s: %d frames, mean error %.4f nm", path, len(table), table["reconstruction_rmse_nm"].mean())
 
 
 def embed(

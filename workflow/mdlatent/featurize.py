@@ -89,6 +89,43 @@ def featurize(
     return writer.n_frames, trajectory.n_frames, mended
 
 
+def read_part(
+    trajectory: Path,
+    topology: tuple[Path, Any],
+    chosen: dict[str, Any],
+    options: dict[str, Any],
+    output: Path,
+    labels: dict[str, Any],
+    **provenance: Any,
+) -> None:
+    """Write one part of the store from its files, and log it.
+
+    `topology`: file and mdtraj topology; `chosen`: atoms.json; `labels`: `simulation` and `part`. What else is given
+    goes into the part's provenance. Raises DataError as `featurize`, or if the atoms were chosen for another topology.
+    """
+    path, atoms = topology
+    entry = chosen["simulations"][labels["simulation"]]
+    if atoms.n_atoms != entry["n_atoms_total"]:
+        raise DataError(
+            f"{path} has {atoms.n_atoms} atoms, but atoms.json was made for {entry['n_atoms_total']}; "
+            "run the select_atoms stage again"
+        )
+    source = trajectory.with_name(trajectory.name + ".source.json")
+    provenance |= {
+        "source": trajectory.name,
+        "sha256": files.read_json(source).get("sha256") if source.exists() else None,
+        "selection": chosen["selection"],
+    }
+    indices = np.array(entry["indices"], np.int64)
+    n_frames, n_source, mended = featurize(
+        Trajectory(trajectory, atoms, path), indices, options, output, **labels, provenance=provenance
+    )
+    log.info(
+        "%s: %d of %d frames, %d atoms%s",
+        output, n_frames, n_source, len(indices), ", molecules made whole" if mended else "",
+    )  # fmt: skip
+
+
 def part_number(text: str) -> int:
     """The number in `0` or `part000`."""
     return int(text.removeprefix("part"))
@@ -115,32 +152,9 @@ def main(argv: list[str] | None = None) -> None:
         raise DataError(
             f"{args.atoms}: got simulation {args.simulation!r}, expected one of {names}; run select_atoms again"
         )
-    atoms = chosen["simulations"][args.simulation]
-    topology = load_topology(args.topology)
-    if topology.n_atoms != atoms["n_atoms_total"]:
-        raise DataError(
-            f"{args.topology} has {topology.n_atoms} atoms, {args.atoms} was made for {atoms['n_atoms_total']}; "
-            "run the select_atoms stage again"
-        )
-    source = args.trajectory.with_name(args.trajectory.name + ".source.json")
-    provenance = {
-        "source": args.trajectory.name,
-        "sha256": files.read_json(source).get("sha256") if source.exists() else None,
-        "selection": chosen["selection"],
-    }
-    n_frames, n_source, mended = featurize(
-        Trajectory(args.trajectory, topology, args.topology),
-        np.array(atoms["indices"], np.int64),
-        options,
-        args.output,
-        simulation=args.simulation,
-        part=args.part,
-        provenance=provenance,
-    )
-    log.info(
-        "%s: %d of %d frames, %d atoms%s",
-        args.output, n_frames, n_source, len(atoms["indices"]), ", molecules made whole" if mended else "",
-    )  # fmt: skip
+    topology = args.topology, load_topology(args.topology)
+    labels = {"simulation": args.simulation, "part": args.part}
+    read_part(args.trajectory, topology, chosen, options, args.output, labels)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ from mdlatent.sources import Source
 log = logging.getLogger(__name__)
 
 
-def fetch(uri: str, output: Path, options: dict[str, Any], topology: Path | None = None) -> dict[str, Any]:
+def fetch(
+    uri: str, output: Path, options: dict[str, Any], topology: Path | None = None, atoms: Any = None
+) -> dict[str, Any]:
     """Bring the file of `uri` to `output` and write its record. Returns the record.
 
-    `options` is the section `fetch` of the configuration. Raises ConfigError (malformed address), FetchError (not to be
+    `options` is the section `fetch` of the configuration; `atoms` the mdtraj topology in the file `topology` (or
+    in this one), if that has been read already. Raises ConfigError (malformed address), FetchError (not to be
     had, or not the file it should be) or DataError (not a usable trajectory); then nothing lies at `output`.
     """
     source, ending = sources.parse(uri), sources.extension(uri)
@@ -37,7 +40,7 @@ def fetch(uri: str, output: Path, options: dict[str, Any], topology: Path | None
             record = _packaged(source, temporary, cache.folder(options["cache"]), policy)
         else:
             record = _downloaded(source, temporary, cache.folder(options["cache"]), policy)
-        record |= _checked(temporary, output, topology)
+        record |= _checked(temporary, output, topology, atoms)
         record = {
             "file": output.name,
             "uri": sources.without_secrets(uri),
@@ -152,14 +155,15 @@ def _hard_link(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _checked(path: Path, output: Path, topology: Path | None) -> dict[str, Any]:
+def _checked(path: Path, output: Path, topology: Path | None, atoms: Any = None) -> dict[str, Any]:
     """What the file holds. Raises DataError if it cannot be used."""
     from mdlatent import trajectory_check
 
     if topology:
-        return trajectory_check.check_pair(topology, path, name=output.name)
+        return trajectory_check.check_pair(topology, path, output.name, atoms)
     if output.suffix in sources.TOPOLOGY:
-        return {"n_atoms": trajectory_check.topology_atoms(path, name=output.name)}
+        n_atoms = trajectory_check.topology_atoms(path, name=output.name) if atoms is None else atoms.n_atoms
+        return {"n_atoms": n_atoms}
     return trajectory_check.inspect(path, name=output.name) if output.suffix in (".dcd", ".xtc", ".trr") else {}
 
 

@@ -47,3 +47,8 @@ def digest(path: str | Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file, read in pieces of 1 MiB."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()
+
+
+def stamp(*values: Any) -> str:
+    """A short digest of values that JSON can hold: what is made from the same has the same."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

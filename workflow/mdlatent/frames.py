@@ -170,6 +170,15 @@ def open_part(path: str | Path) -> Iterator[Any]:
         file.close()
 
 
+def made_from(path: str | Path) -> str | None:
+    """What a stored part's provenance says under `made_from`; None if it says nothing, or there is no such part."""
+    try:
+        with open_part(path) as file:
+            return json.loads(file.attrs["provenance"]).get("made_from")
+    except DataError:
+        return None
+
+
 def _open(path: Path) -> Any:
     import h5py
 

@@ -132,12 +132,15 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, read, write."""
     parser = stage.parser("index_frames", __doc__)
     parser.add_argument(
-        "--atoms", type=Path, nargs="+", required=True, help="atoms.json of the select_atoms stage, one or several"
+        "--atoms",
+        type=Path,
+        nargs="+",
+        help="atoms.json of the select_atoms stage, one or several; default, `atoms` of the simulations",
     )
     parser.add_argument(
         "--simulations",
         required=True,
-        help='JSON: [{"name", "role", "time_step_ps", "temperature_k", "topology", '
+        help='JSON (`-`: on standard input): [{"name", "role", "time_step_ps", "temperature_k", "topology", "atoms", '
         '"parts": [{"file", "trajectory"}, …]}, …]',
     )
     parser.add_argument("--output", type=Path, required=True, help="index.json")
@@ -145,7 +148,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
     split = stage.read_options(args.options).get("split")
-    index = build_index(json.loads(args.simulations), merged_atoms(args.atoms), split, args.output.parent)
+    simulations = json.loads(stage.given(args.simulations))
+    atoms = merged_atoms(args.atoms or [Path(simulation["atoms"]) for simulation in simulations])
+    index = build_index(simulations, atoms, split, args.output.parent)
     files.write_json(args.output, index)
     log.info("%s: %d frames of %d simulations", args.output, index["n_frames"], len(index["simulations"]))
 

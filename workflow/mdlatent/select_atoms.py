@@ -74,24 +74,14 @@ def choice_of(path: Path, n_selected: int) -> np.ndarray:
     return np.array(other["kept"], np.int64)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, read, write."""
-    parser = stage.parser("select_atoms", __doc__)
-    parser.add_argument(
-        "--simulations", required=True, help='JSON: [{"name", "role", "topology": path, "first_part": path}, …]'
-    )
-    parser.add_argument(
-        "--like", type=Path, help="atoms.json of other simulations, whose choice among the selected atoms is taken over"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="atoms.json")
-    stage.add_options(parser)
-    args = parser.parse_args(argv)
-    stage.start_logging(args.log)
-    stage.limit_threads(1)
-    options = stage.read_options(args.options, "featurize")["featurize"]
-    simulations = json.loads(args.simulations)
+def choose(
+    simulations: list[dict[str, Any]], topologies: dict[str, Any], options: dict[str, Any], like: Path | None = None
+) -> dict[str, Any]:
+    """The content of atoms.json for these simulations; `topologies` are mdtraj's, by name.
 
-    topologies = {s["name"]: load_topology(s["topology"]) for s in simulations}
+    `options` is the section `featurize`; `like` another atoms.json, whose choice is taken over. Raises ConfigError or
+    DataError as `select`, `demand_same` and `choice_of`.
+    """
     selected = {
         s["name"]: select(topologies[s["name"]], options["selection"], s["name"], s["topology"]) for s in simulations
     }
@@ -99,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
     n_selected = len(next(iter(selected.values())))
     keep = np.arange(n_selected)
     if options["max_atoms"] and options["max_atoms"] < n_selected:
-        if args.like:
-            keep = choice_of(args.like, n_selected)
+        if like:
+            keep = choice_of(like, n_selected)
         elif options["reduction"] == "informative":
             from mdlatent.reduction import informative_atoms
 
@@ -118,6 +108,20 @@ def main(argv: list[str] | None = None) -> None:
         }
         for name, indices in selected.items()
     }
+    return {
+        "selection": options["selection"],
+        "reduction": options["reduction"],
+        "max_atoms": options["max_atoms"],
+        "n_selected": n_selected,
+        "kept": keep.tolist(),
+        "n_atoms": len(keep),
+        "atoms": next(iter(entries.values()))["atoms"],
+        "simulations": entries,
+    }
+
+
+def warn_of_other_names(entries: dict[str, dict[str, Any]]) -> None:
+    """Log where the atoms of a simulation have other names than those of the first."""
     names = next(iter(entries.values()))["atoms"]
     for name, entry in entries.items():
         other = [(a, b) for a, b in zip(names, entry["atoms"], strict=True) if a != b]
@@ -128,20 +132,32 @@ def main(argv: list[str] | None = None) -> None:
                 len(other),
                 *other[0][::-1],
             )
-    files.write_json(
-        args.output,
-        {
-            "selection": options["selection"],
-            "reduction": options["reduction"],
-            "max_atoms": options["max_atoms"],
-            "n_selected": n_selected,
-            "kept": keep.tolist(),
-            "n_atoms": len(names),
-            "atoms": names,
-            "simulations": entries,
-        },
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, read, write."""
+    parser = stage.parser("select_atoms", __doc__)
+    parser.add_argument(
+        "--simulations",
+        required=True,
+        help='JSON (`-`: on standard input): [{"name", "role", "topology": path, "first_part": path}, …]',
     )
-    log.info("%s: %d atoms of %d simulations", args.output, len(names), len(entries))
+    parser.add_argument(
+        "--like", type=Path, help="atoms.json of other simulations, whose choice among the selected atoms is taken over"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="atoms.json")
+    stage.add_options(parser)
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    stage.limit_threads(1)
+    options = stage.read_options(args.options, "featurize")["featurize"]
+    simulations = json.loads(stage.given(args.simulations))
+
+    topologies = {s["name"]: load_topology(s["topology"]) for s in simulations}
+    chosen = choose(simulations, topologies, options, args.like)
+    warn_of_other_names(chosen["simulations"])
+    files.write_json(args.output, chosen)
+    log.info("%s: %d atoms of %d simulations", args.output, chosen["n_atoms"], len(simulations))
 
 
 if __name__ == "__main__":

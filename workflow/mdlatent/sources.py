@@ -15,6 +15,7 @@ Only the standard library is imported here: the workflow reads this module each 
 import difflib
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -52,9 +53,13 @@ class Source:
     archive_sha256: str | None = None
 
 
+@cache
 def parse(uri: str) -> Source:
-    """Take a URI apart. Raises ConfigError that says what is wrong with it and what it should look like."""
-    if not uri or uri != uri.strip() or any(ord(letter) < 32 for letter in uri):
+    """Take a URI apart; once, for a table of thousands is looked at again and again.
+
+    Raises ConfigError that says what is wrong with it and what it should look like.
+    """
+    if not uri or uri != uri.strip() or re.search(r"[\x00-\x1f]", uri):
         raise ConfigError(f"got the source {uri!r}, expected a path or address without blanks around it")
     address, options = _split_fragment(uri)
     scheme = _scheme(address)
@@ -84,6 +89,7 @@ def parse(uri: str) -> Source:
     return Source(uri, source.kind, source.location, shown, member, checksums, options.get("archive-sha256"))
 
 
+@cache
 def extension(uri: str) -> str:
     """Ending of the file's name with its dot, lower case and without that of a compression: `run1.DCD.gz` → `.dcd`.
 
@@ -115,6 +121,14 @@ def part_file_name(uri: str, index: int) -> str:
 def is_local(uri: str) -> bool:
     """Whether the source is a path on this machine."""
     return _scheme(uri.partition("#")[0]) is None
+
+
+def plain_path(uri: str) -> Path | None:
+    """Where a file lies that can be opened as it is: on this machine, not packed; else None."""
+    source = parse(uri)
+    if source.kind != "path" or source.member or compression(source.location):
+        return None
+    return Path(source.location).expanduser()
 
 
 def without_secrets(uri: str) -> str:

@@ -38,19 +38,29 @@ def add_options(result: argparse.ArgumentParser) -> None:
     result.add_argument(
         "--options",
         default="{}",
-        metavar="JSON|FILE",
-        help="sections of the configuration as a JSON object, or a configuration file from which they are taken",
+        metavar="JSON|-|FILE",
+        help="sections of the configuration as a JSON object (`-`: on standard input), or a configuration file from "
+        "which they are taken",
     )
+
+
+def given(text: str) -> str:
+    """An argument's value; of `-`, what stands on standard input.
+
+    Linux takes no argument of more than 128 KiB: what grows with the simulations of a study is piped in.
+    """
+    return sys.stdin.read() if text == "-" else text
 
 
 def read_options(text: str, *sections: str) -> dict[str, Any]:
     """The named sections of the configuration (or all that are given), validated and with defaults filled in.
 
-    `text` is a JSON object of sections (`{"cluster": {…}}`) or the path of a configuration file.
-    Raises ConfigError if it is neither, or if a key or value in it is wrong.
+    `text` is a JSON object of sections (`{"cluster": {…}}`), `-` for one on standard input, or the path of a
+    configuration file. Raises ConfigError if it is neither, or if a key or value in it is wrong.
     """
     from mdlatent import config
 
+    text = given(text)
     if text.lstrip().startswith("{"):
         try:
             values = json.loads(text)

@@ -1,6 +1,9 @@
 """The table of simulations: read from TSV or CSV, catalogue entries and globs expanded, each row checked."""
 
+import csv
 import glob
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +19,29 @@ def read(path: Path) -> list[dict[str, Any]]:
 
     Raises ConfigError if the file is missing, unreadable, or a number is not one.
     """
-    import pandas
-
     if not path.exists():
         raise ConfigError(f"simulations: got the table {str(path)!r}, but there is no such file")
-    separator = "," if path.suffix.lower() == ".csv" else "\t"
+    separator, name = (",", "commas") if path.suffix.lower() == ".csv" else ("\t", "tabs")
+    rows: list[dict[str, Any]] = []
+    keys: list[str] = []
     try:
-        cells = pandas.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, comment="#", skipinitialspace=True
-        )
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a table of {'commas' if separator == ',' else 'tabs'}: {error}") from error
-    return [
-        {str(key): _value(str(key), cell.strip(), path, line) for key, cell in row.items() if cell.strip()}
-        for line, row in enumerate(cells.to_dict("records"), start=2)
-    ]
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            reader = csv.reader(handle, delimiter=separator, skipinitialspace=True)
+            for cells in ([cell.strip() for cell in line] for line in reader):
+                if not any(cells) or cells[0].startswith("#"):
+                    continue
+                line = reader.line_num
+                if len(keys or cells) < len(cells):
+                    raise ConfigError(f"{path}, line {line}: got {len(cells)} cells, the head has {len(keys)} keys")
+                if keys:
+                    pairs = zip(keys, cells, strict=False)  # empty cells at the end may be left out
+                    rows.append({key: _value(key, cell, path, line) for key, cell in pairs if cell})
+                keys = keys or cells
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a table of {name}: {error}") from error
+    if not keys:
+        raise ConfigError(f"{path}: not a table of {name}: it is empty")
+    return rows
 
 
 def _value(key: str, cell: str, path: Path, line: int) -> Any:
@@ -44,10 +55,11 @@ def _value(key: str, cell: str, path: Path, line: int) -> Any:
     return cell
 
 
-def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
+def expand(rows: list[dict[str, Any]], where: Callable[[], str] = str) -> list[dict[str, Any]]:
     """Rows with catalogue entries and globs replaced by the files they stand for. Raises ConfigError.
 
-    Every row that comes back has `name`, `role`, and either `simulate`, or `topology` and a list `trajectory`.
+    `where` says in which file and line the table stands, for errors. Every row that comes back has `name`, `role`, and
+    either `simulate`, or `topology` and a list `trajectory`.
     """
     from mdlatent import catalogue
 
@@ -68,7 +80,7 @@ def expand(rows: list[dict[str, Any]], where: str = "") -> list[dict[str, Any]]:
             for one in catalogue.expand(row) if "catalogue" in row else [row]:
                 expanded.append(_with_files(one))
         except ConfigError as error:
-            mistakes.append(f"{where}{error}")
+            mistakes.append(f"{where()}{error}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     _refuse_twice([row["name"] for row in expanded], where)
@@ -103,9 +115,8 @@ def _with_files(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "trajectory": trajectory}
 
 
-def _refuse_twice(names: list[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+def _refuse_twice(names: list[str], where: Callable[[], str]) -> None:
+    counts = Counter(names)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise ConfigError(
-            f"{where}simulations: {twice[0]!r} is named {names.count(twice[0])} times; names must be unique"
-        )
+        raise ConfigError(f"{where()}simulations: {twice[0]!r} is named {counts[twice[0]]} times; names must be unique")

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mdlatent import __version__, config, files, launch, lifeline, stage
 from mdlatent.errors import DataError
 from mdlatent.model_names import find_model, model_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mdlatent.feed import Feed
     from mdlatent.frames import FrameStore
     from mdlatent.models.base import LatentModel
@@ -83,6 +83,8 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
     entry = find_model(values["models"], args.model)
     settings = config.train_settings(values, entry)
     stage.limit_threads(settings["threads"])
+
+    import numpy as np
 
     from mdlatent import parallel, splits
     from mdlatent.device import choose_device
@@ -149,7 +151,7 @@ def _train(args: argparse.Namespace, line: lifeline.Line) -> None:
 
 def run(
     store: "FrameStore",
-    rows: dict[str, np.ndarray],
+    rows: "dict[str, np.ndarray]",
     entry: dict[str, Any],
     settings: dict[str, Any],
     seed: int,
@@ -288,8 +290,10 @@ def rank_log(path: Path | None, line: lifeline.Line, group: "Group", device: str
         yield note
 
 
-def data_hash(store: "FrameStore", rows: dict[str, np.ndarray]) -> str:
+def data_hash(store: "FrameStore", rows: "dict[str, np.ndarray]") -> str:
     """SHA-256 of atoms, coordinates and split of the frames that decide a training."""
+    import numpy as np
+
     from mdlatent.feed import READ_ROWS, iterate_rows
 
     result = hashlib.sha256("\n".join(store.atoms).encode())
@@ -327,6 +331,7 @@ def peak_memory_gb(device: str) -> float:
 
 def versions(device: str) -> dict[str, str]:
     """Versions of what decides the numbers."""
+    import numpy as np
     import torch
 
     result = {

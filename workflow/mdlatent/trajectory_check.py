@@ -18,16 +18,17 @@ log = logging.getLogger(__name__)
 WHOLE_ONLY = (".pdb", ".pdbx", ".cif", ".mmcif")  # formats that mdtraj reads in one piece only
 
 
-def check_pair(topology: Path, trajectory: Path, name: str | None = None) -> dict[str, Any]:
+def check_pair(topology: Path, trajectory: Path, name: str | None = None, atoms: Any = None) -> dict[str, Any]:
     """Check that `trajectory` is usable with `topology`; `name` stands for the trajectory in messages.
 
+    `atoms` is the mdtraj topology in the file `topology`, if that has been read already.
     Returns `{"n_atoms", "n_frames"}`. Raises DataError if one cannot be read, the numbers of atoms differ, there is no
     frame, the first frame is not finite, or the file is cut off in the middle of a frame.
     """
     import numpy as np
 
     name = name or trajectory.name
-    atoms = _topology(topology, topology.name)
+    atoms = _topology(topology, topology.name) if atoms is None else atoms
     n_topology = atoms.n_atoms
     found = inspect(trajectory, name, atoms)
     if found["n_atoms"] != n_topology:

@@ -1,5 +1,6 @@
 # What all rules share: the validated configuration, the paths of a study, and the environment of its jobs.
 # Every job re-reads this file on its own node, so nothing here may be slow.
+import functools
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 PACKAGE = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE))
 
-from mdlatent import check, model_memory, sources
+from mdlatent import batches, check, model_memory, sources
 from mdlatent import config as configuration
 from mdlatent.errors import MdlatentError
 from mdlatent.model_names import DIRECT
@@ -44,6 +45,9 @@ except MdlatentError as error:
 STUDY = f"{CONFIG['results']}/{CONFIG['study']}"
 SIMULATIONS = {row["name"]: row for row in CONFIG["simulations"]}
 MODELS = {model["name"]: model for model in CONFIG["models"]}
+# Of many small simulations one job takes a whole batch; the others have jobs of their own.
+BATCHES = batches.batches(CONFIG["simulations"], CONFIG["simulations_per_job"])
+BATCH_OF = {name: batch for batch, names in BATCHES.items() for name in names}
 
 
 def any_of(names):
@@ -52,8 +56,9 @@ def any_of(names):
 
 
 wildcard_constraints:
-    simulation=any_of(SIMULATIONS),
+    simulation=r"[\w.-]+",  # not a list of thousands, which every pattern would hold
     model=any_of(MODELS),
+    batch=any_of(BATCHES),
     seed=r"\d+",
     part=r"part\d+",
 
@@ -63,6 +68,7 @@ def options(*sections, **other):
     return json.dumps({name: CONFIG[name] for name in sections} | other, sort_keys=True)
 
 
+@functools.cache
 def code(*modules):
     """Digest of the stage's own modules: as a parameter it makes Snakemake rerun the rule when they change."""
     texts = [(PACKAGE / "mdlatent" / name).read_bytes() for name in modules]
@@ -75,6 +81,7 @@ def page_code():
     return sorted(f"report/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".js", ".css", ".html"))
 
 
+@functools.cache
 def topology(simulation):
     """The topology file of a simulation inside the study."""
     row = SIMULATIONS[simulation]
@@ -99,6 +106,7 @@ def local_source(uri):
     return [str(Path(source.location).expanduser())] if source.kind == "path" else []
 
 
+@functools.cache
 def parts(simulation):
     """Names of the trajectory parts of a simulation inside the study, `part000` → its file, in order of time."""
     row = SIMULATIONS[simulation]
@@ -112,9 +120,35 @@ def stored_parts(simulation):
     return [f"{STUDY}/frames/{simulation}/{part}.h5" for part in parts(simulation)]
 
 
+def of_each(names, batch_file, files):
+    """What a rule asks for of these simulations: the file of each batch, and `files(name)` of those in none.
+
+    What a batch makes of its simulations is no output by itself; it stands behind the one file of the batch.
+    """
+    shared = dict.fromkeys(BATCH_OF[name] for name in names if name in BATCH_OF)
+    alone = [name for name in names if name not in BATCH_OF]
+    return [batch_file.format(batch=batch) for batch in shared] + [file for name in alone for file in files(name)]
+
+
+def stored(names):
+    """The stored frames of these simulations."""
+    return of_each(names, f"{STUDY}/frames/{{batch}}.json", stored_parts)
+
+
+def own_index(wildcards):
+    """The index that lists the frames of a simulation, alone or with others of its batch."""
+    name = wildcards.simulation
+    return f"{STUDY}/frames/{BATCH_OF.get(name, f'{name}/index')}.json"
+
+
 def all_stored_parts(wildcards=None):
     """The stored frames of all simulations."""
-    return [file for simulation in SIMULATIONS for file in stored_parts(simulation)]
+    return stored(SIMULATIONS)
+
+
+def latent_tables(folder):
+    """The latent of all simulations, in the folder of a model and seed."""
+    return of_each(SIMULATIONS, f"{folder}/{{batch}}.json", lambda name: [f"{folder}/{name}.parquet"])
 
 
 def stored_distances():

@@ -21,11 +21,15 @@ def listed(scope):
 
 
 def indexed_parts(wildcards):
-    return [file for name in listed(wildcards.scope) for file in stored_parts(name)]
+    return stored(listed(wildcards.scope))
+
+
+def atoms_file(name):
+    return f"{STUDY}/frames/{name}/atoms.json"
 
 
 def indexed_atoms(wildcards):
-    return [f"{STUDY}/frames/{name}/atoms.json" for name in listed(wildcards.scope)]
+    return [atoms_file(name) for name in listed(wildcards.scope) if name not in BATCH_OF]
 
 
 def own_topology(wildcards):
@@ -73,6 +77,7 @@ def index_record(name):
     row = SIMULATIONS[name]
     return {key: row.get(key) for key in ("name", "role", "time_step_ps", "temperature_k")} | {
         "topology": topology(name),
+        "atoms": atoms_file(name),
         "parts": [
             {"file": file, "trajectory": trajectory}
             for file, trajectory in zip(stored_parts(name), parts(name).values(), strict=True)
@@ -94,7 +99,36 @@ def fetched_reference(wildcards):
 
 
 def own_stored_parts(wildcards):
-    return stored_parts(wildcards.simulation)
+    return stored([wildcards.simulation])
+
+
+def is_brought_by_batch(name, uri):
+    """Whether the job of a batch fetches a file itself: not downloads, which need a network, and not what atoms are
+    chosen by beforehand."""
+    return name in BATCH_OF and not CHOSEN_BY_DATA and sources.is_local(uri)
+
+
+def batch_files(name):
+    """Files of a simulation inside the study and where they come from."""
+    row = SIMULATIONS[name]
+    return {topology(name): row["topology"]} | dict(zip(parts(name).values(), row["trajectory"], strict=True))
+
+
+def batch_sources(wildcards):
+    """The files that a batch is made from, where they lie or where they are fetched to."""
+    pairs = [(name, *pair) for name in BATCHES[wildcards.batch] for pair in batch_files(name).items()]
+    asked = [local_source(uri)[0] if is_brought_by_batch(name, uri) else file for name, file, uri in pairs]
+    return list(dict.fromkeys(asked))
+
+
+def batch_records(wildcards):
+    """What `read_simulations` must know of the simulations of a batch, as JSON."""
+    return json.dumps([batch_record(name) for name in BATCHES[wildcards.batch]])
+
+
+def batch_record(name):
+    brought = {file: uri for file, uri in batch_files(name).items() if is_brought_by_batch(name, uri)}
+    return index_record(name) | {"uris": brought}
 
 
 rule choose_informative_atoms:
@@ -119,8 +153,8 @@ rule choose_informative_atoms:
     message:
         "Choosing the most informative atoms"
     shell:
-        "python -m mdlatent.select_atoms --simulations {params.simulations:q} --options {params.options:q}"
-        " --output {output:q} --log {log:q}"
+        "python -m mdlatent.select_atoms --simulations - --options {params.options:q} --output {output:q} --log {log:q}"
+        " <<< {params.simulations:q}"
 
 
 rule select_atoms:
@@ -176,6 +210,42 @@ rule featurize:
         " --options {params.options:q} --output {output:q} --log {log:q}"
 
 
+rule read_simulations:
+    input:
+        batch_sources,
+        like=choice_by_data,
+    output:
+        f"{STUDY}/frames/{{batch}}.json",
+    log:
+        f"{STUDY}/logs/read_simulations/{{batch}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/read_simulations/{{batch}}.tsv"
+    conda:
+        "../../envs/frames.yaml"
+    resources:
+        mem_mb=grows(2000),
+        runtime=read_minutes,
+    params:
+        simulations=batch_records,
+        options=options("featurize"),
+        like="--like" if CHOSEN_BY_DATA else "",
+        code=code(
+            "simulation_reader.py",
+            "fetch.py",
+            "select_atoms.py",
+            "featurize.py",
+            "frames.py",
+            "trajectory.py",
+            "dcd.py",
+            "periodic.py",
+        ),
+    message:
+        "Reading the simulations of {wildcards.batch}"
+    shell:
+        "python -m mdlatent.read_simulations --simulations - {params.like} {input.like:q} --options {params.options:q}"
+        " --code {params.code} --output {output:q} --log {log:q} <<< {params.simulations:q}"
+
+
 rule index_frames:
     input:
         parts=indexed_parts,
@@ -185,7 +255,7 @@ rule index_frames:
     log:
         f"{STUDY}/logs/index_frames/{{scope}}.log",
     wildcard_constraints:
-        scope=rf"index|training|({any_of(SIMULATIONS)})/index",
+        scope=r"index|training|[^/]+/index",
     conda:
         "../../envs/frames.yaml"
     resources:
@@ -198,13 +268,13 @@ rule index_frames:
     message:
         "Listing the stored frames ({wildcards.scope})"
     shell:
-        "python -m mdlatent.index_frames --atoms {input.atoms:q} --simulations {params.simulations:q}"
-        " --options {params.options:q} --output {output:q} --log {log:q}"
+        "python -m mdlatent.index_frames --simulations - --options {params.options:q} --output {output:q} --log {log:q}"
+        " <<< {params.simulations:q}"
 
 
 rule compute_distances:
     input:
-        index=f"{STUDY}/frames/{{simulation}}/index.json",
+        index=own_index,
         parts=own_stored_parts,
     output:
         f"{STUDY}/distances/{{simulation}}.h5",
@@ -229,8 +299,7 @@ rule compute_distances:
 rule compare_reference:
     input:
         parts=own_stored_parts,
-        index=f"{STUDY}/frames/{{simulation}}/index.json",
-        atoms=f"{STUDY}/frames/{{simulation}}/atoms.json",
+        index=own_index,
         reference=fetched_reference,
     output:
         f"{STUDY}/reference/{{simulation}}.parquet",
@@ -244,9 +313,10 @@ rule compare_reference:
         mem_mb=frames_mb,
         runtime=frames_minutes,
     params:
+        atoms=f"{STUDY}/frames/{{simulation}}/atoms.json",
         code=code("compare_reference.py"),
     message:
         "Comparing {wildcards.simulation} with its reference structure"
     shell:
-        "python -m mdlatent.compare_reference --frames {input.index:q} --atoms {input.atoms:q}"
+        "python -m mdlatent.compare_reference --frames {input.index:q} --atoms {params.atoms:q}"
         " --simulation {wildcards.simulation} --reference {input.reference:q} --output {output:q} --log {log:q}"

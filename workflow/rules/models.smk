@@ -47,7 +47,7 @@ def scratch(wildcards, resources):
 
 
 def training_parts(wildcards):
-    return [file for name in TRAINING for file in stored_parts(name)]
+    return stored(TRAINING)
 
 
 rule train_model:
@@ -87,7 +87,7 @@ rule train_model:
 
 rule embed:
     input:
-        index=f"{STUDY}/frames/{{simulation}}/index.json",
+        index=own_index,
         parts=own_stored_parts,
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
     output:
@@ -111,6 +111,32 @@ rule embed:
     shell:
         "exec {params.launcher} -m mdlatent.embed --frames {input.index:q} --model {input.model:q}"
         " --simulation {wildcards.simulation} --output {output:q} --log-file {log:q}"
+
+
+rule embed_simulations:
+    input:
+        index=f"{STUDY}/frames/{{batch}}.json",
+        model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
+    output:
+        f"{STUDY}/latent/{{model}}/seed{{seed}}/{{batch}}.json",
+    log:
+        f"{STUDY}/logs/embed_simulations/{{model}}.seed{{seed}}.{{batch}}.log",
+    benchmark:
+        f"{STUDY}/benchmarks/embed_simulations/{{model}}.seed{{seed}}.{{batch}}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    resources:
+        mem_mb=frames_mb,
+        runtime=frames_minutes,
+        disk_mb=1000,
+    params:
+        launcher=launcher,
+        code=model_code("embed.py", "splits.py"),
+    message:
+        "Mapping the simulations of {wildcards.batch} with {wildcards.model}, seed {wildcards.seed}"
+    shell:
+        "exec {params.launcher} -m mdlatent.embed --frames {input.index:q} --model {input.model:q} --code {params.code}"
+        " --output {output:q} --log-file {log:q}"
 
 
 rule export_encoder:

@@ -11,7 +11,7 @@ rule make_report:
     input:
         index=f"{STUDY}/frames/index.json",
         frames=all_stored_parts,
-        latents=[f"{folder}/{name}.parquet" for folder in runs("latent/{model}/seed{seed}") for name in SIMULATIONS],
+        latents=[file for folder in runs("latent/{model}/seed{seed}") for file in latent_tables(folder)],
         histories=runs("models/{model}/seed{seed}/history.csv"),
         settings=runs("models/{model}/seed{seed}/config.yaml"),
         states=runs("clusters/{model}/seed{seed}/cluster.json"),
@@ -47,5 +47,5 @@ rule make_report:
     message:
         "Writing the report"
     shell:
-        "python -m mdlatent.report --study-dir {params.study:q} --options {params.options:q} --models {params.models:q}"
-        " --output {output.page:q} --summary {output.summary:q} --log {log:q}"
+        "python -m mdlatent.report --study-dir {params.study:q} --options - --models {params.models:q}"
+        " --output {output.page:q} --summary {output.summary:q} --log {log:q} <<< {params.options:q}"

@@ -20,6 +20,12 @@ def featurize_minutes(wildcards, input, attempt):
     return round((5 + Path(input.trajectory).stat().st_size / 100e6) * attempt)
 
 
+def read_minutes(wildcards, input, attempt):
+    """As above, for all files of a batch; with a second for each simulation."""
+    files = list(dict.fromkeys(input))
+    return round((5 + len(files) / 60 + sum(Path(file).stat().st_size for file in files) / 100e6) * attempt)
+
+
 def train_mb(wildcards, input, attempt):
     """A quarter more than `mdlatent describe` says, and 2 GB for what a GPU's driver or a second process needs."""
     n_frames, n_atoms = frames_and_atoms(input.index)

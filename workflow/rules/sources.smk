@@ -1,8 +1,8 @@
 # Needs: the table of simulations.
 # Makes: trajectories/<simulation>/topology.*, part000.*, part001.* …, each verified, with <file>.source.json beside it.
 
-FETCHED = [name for name, row in SIMULATIONS.items() if "simulate" not in row]
 SIMULATED = [name for name, row in SIMULATIONS.items() if "simulate" in row]
+FETCHED = rf"(?!({any_of(SIMULATED)})/)[\w.-]+"  # all others
 
 # Not a parameter: how patiently a file is fetched does not change what is in it.
 FETCH_OPTIONS = options("fetch")
@@ -50,7 +50,7 @@ rule fetch_topology:
     log:
         f"{STUDY}/logs/fetch/{{simulation}}.topology.{{extension}}.log",
     wildcard_constraints:
-        simulation=any_of(FETCHED),
+        simulation=FETCHED,
         extension=r"\w+",
     localrule: is_fetched_here("fetch_topology")
     conda:
@@ -104,7 +104,7 @@ rule fetch_trajectory:
     benchmark:
         f"{STUDY}/benchmarks/fetch_trajectory/{{simulation}}.{{part}}.{{extension}}.tsv"
     wildcard_constraints:
-        simulation=any_of(FETCHED),
+        simulation=FETCHED,
         extension=r"\w+",
     localrule: is_fetched_here("fetch_trajectory")
     conda:

@@ -12,12 +12,15 @@ MEASURES = ("agreement", "contacts", "intervals", "kinetics", "markov", "neighbo
 
 
 def latents(wildcards):
-    folder = f"{STUDY}/latent/{wildcards.model}/seed{wildcards.seed}"
-    return [f"{folder}/{name}.parquet" for name in SIMULATIONS]
+    return latent_tables(f"{STUDY}/latent/{wildcards.model}/seed{wildcards.seed}")
 
 
 def all_trajectories(wildcards):
-    return [file for name in SIMULATIONS for file in [topology(name), *parts(name).values()]]
+    return of_each(SIMULATIONS, f"{STUDY}/frames/{{batch}}.json", lambda name: [topology(name), *parts(name).values()])
+
+
+def all_topologies(wildcards):
+    return of_each(SIMULATIONS, f"{STUDY}/frames/{{batch}}.json", lambda name: [topology(name)])
 
 
 def several_seeds():
@@ -98,7 +101,7 @@ rule decode_states:
     input:
         latents,
         all_stored_parts,
-        [topology(name) for name in SIMULATIONS],
+        all_topologies,
         index=f"{STUDY}/frames/index.json",
         model=f"{STUDY}/models/{{model}}/seed{{seed}}/model.pt",
         clusters=f"{STUDY}/clusters/{{model}}/seed{{seed}}/cluster.json",
