@@ -93,10 +93,11 @@ CELLS = {
 }
 
 
+@pytest.mark.parametrize("width_nm", [4.2, 9])  # up to 1.5 boxes, and more
 @pytest.mark.parametrize("cell", CELLS)
-def test_nearest_images_against_all_images(cell):
+def test_nearest_images_against_all_images(cell, width_nm):
     box = CELLS[cell]
-    x = (9 * np.random.default_rng(1).random((3, 40, 3)) - 4).astype(np.float32)
+    x = (width_nm * np.random.default_rng(1).random((3, 40, 3)) - 4).astype(np.float32)
     boxes = np.tile(box, (3, 1, 1))
     i, j = distances.pairs(40)
     d = (x[:, j].astype(np.float64) - x[:, i]).reshape(-1, 3)
