@@ -97,7 +97,7 @@ def periodic(n_atoms: int, n_frames: int, cell: str) -> tuple[list[Row], list[Ba
     pairs = np.stack(distances.pairs(n_atoms), axis=1)
     full = np.empty((n_frames, n_atoms, n_atoms), np.float32)
     half = np.empty((n_frames, len(pairs)), np.float32)
-    few = max(1, n_frames // 10)  # for mdtraj takes seconds
+    few = max(1, n_frames // 16)  # for mdtraj takes seconds
     theirs = trajectory(frames[:few], box)
     dimensions = np.concatenate([theirs.unitcell_lengths[0], theirs.unitcell_angles[0]]).astype(np.float32)
     square = np.empty((n_atoms, n_atoms))
@@ -114,7 +114,7 @@ def periodic(n_atoms: int, n_frames: int, cell: str) -> tuple[list[Row], list[Ba
         "mdlatent, packed": (lambda: distances.packed(frames, out=half, boxes=boxes), half.nbytes),
         "mdtraj, packed": (lambda: mdtraj.compute_distances(theirs, pairs, periodic=True), half.nbytes * part),
     }
-    seconds = interleaved({name: run for name, (run, _) in systems.items()}, 5)
+    seconds = interleaved({name: run for name, (run, _) in systems.items()}, 3)
     case = f"{n_atoms:,} atoms, {cell}"
     ratio = seconds["mdtraj, packed"] / part / seconds["mdlatent, full"]
     bars = []

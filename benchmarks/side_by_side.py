@@ -5,12 +5,14 @@ they leave out what others take. What stays is that others use the memory and th
 medians are compared within one run.
 """
 
+import contextlib
 import ctypes
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,7 +56,7 @@ def one_thread() -> None:
 
 
 def interleaved(systems: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
-    """Median CPU seconds of each system; they take turns, and the first round (compiling, warming up) is not counted."""
+    """Median CPU seconds of each system; they take turns, the first round (compiling) not counted."""
     times: dict[str, list[float]] = {name: [] for name in systems}
     for turn in range(repeats + 1):
         for name, run in systems.items():
@@ -68,6 +70,22 @@ def interleaved(systems: Mapping[str, Callable[[], object]], repeats: int = 7) -
 def fill(array: Any) -> None:
     """Write an array as fast as the machine can (the C library's memset, past the caches where it is large)."""
     ctypes.memset(array.ctypes.data, 0, array.nbytes)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send to nowhere what libraries print, also past Python."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def figures(value: float, digits: int = 3) -> str:
