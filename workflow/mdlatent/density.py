@@ -1,8 +1,8 @@
-"""HDBSCAN on any number of frames: the engine for their number and dimension, and labels of frames left out of the fit.
+"""HDBSCAN on any number of frames: the engine for their number, and labels of frames left out of the fit.
 
-What takes the time is the spanning tree of the frames by mutual reachability. Two packages make it, both exactly:
-`fast_hdbscan` (single precision, compiled code) three times as fast where dimensions are few and frames are many,
-`hdbscan` else. All that follows, clusters, probabilities and persistence, is `hdbscan`'s for both.
+What takes the time is the spanning tree of the frames by mutual reachability. With few frames it is made by `hdbscan`,
+with many by `mdlatent.spanning_tree`, several times as fast; both are exact. All that follows, clusters, probabilities
+and persistence, is `hdbscan`'s in both cases.
 
 Time and memory are bounded: beyond a stated number of frames (`plan`), states are fitted on frames evenly spaced in
 time, and every other frame gets what its nearest fitted frame has: label, noise or not, and probability. Both
@@ -19,11 +19,10 @@ import numpy as np
 
 log = logging.getLogger("mdlatent")
 
-FEW_DIMENSIONS = 4  # up to here fast_hdbscan is the faster one (with six, hdbscan by more than twice)
-MANY_FRAMES = 100_000  # from here on: with fewer, loading it takes longer than it saves
-EXACT_FRAMES = 1_000_000  # about a minute in three dimensions, and 1 GB
-EXACT_FRAMES_HDBSCAN = 100_000  # in many dimensions time grows with the square
-NEIGHBOURS = 50_000_000  # that can be kept of all frames together, 8 bytes each
+MANY_FRAMES = 20_000  # from here on the spanning tree is ours
+FEW_DIMENSIONS = 6  # beyond, time grows with nearly the square of the frames
+EXACT_FRAMES = {True: 1_000_000, False: 100_000}  # in few dimensions and in many: about 15 s in three, with 0.6 GB
+NEIGHBOURS = 100_000_000  # that can be kept of all frames together, 4 bytes each
 LEAST_SAMPLES = 5
 BLOCK = 100_000  # frames whose nearest fitted frame is looked up at a time
 
@@ -48,9 +47,8 @@ class Fit:
 
 def plan(n: int, dim: int, min_samples: int) -> Plan:
     """How to cluster n frames in `dim` dimensions."""
-    if dim <= FEW_DIMENSIONS and n >= MANY_FRAMES:
-        return Plan("fast_hdbscan", min(n, EXACT_FRAMES, NEIGHBOURS // (min_samples + 1)))
-    return Plan("hdbscan", min(n, EXACT_FRAMES_HDBSCAN))
+    fitted = min(n, EXACT_FRAMES[dim <= FEW_DIMENSIONS], max(NEIGHBOURS // min_samples, MANY_FRAMES))
+    return Plan("hdbscan" if fitted < MANY_FRAMES else "mdlatent", fitted)
 
 
 def fit(latent: np.ndarray, options: Mapping[str, Any], trees: Path | None = None) -> Fit:
@@ -68,7 +66,7 @@ def fit(latent: np.ndarray, options: Mapping[str, Any], trees: Path | None = Non
             "clustering %d of %d frames, evenly spaced (min_cluster_size %d, min_samples %d); others get what their "
             "nearest has", how.n_fitted, n, size, samples,
         )  # fmt: skip
-    engine = _by_fast_hdbscan if how.engine == "fast_hdbscan" else _by_hdbscan
+    engine = _by_hdbscan if how.engine == "hdbscan" else _by_own_tree
     fitted = latent if how.n_fitted == n else latent[rows]
     labels, probabilities, persistence = engine(fitted, size, samples, options["selection_method"], trees)
     if how.n_fitted < n:
@@ -109,16 +107,11 @@ def _by_hdbscan(
     return found.labels_, found.probabilities_, found.cluster_persistence_
 
 
-def _by_fast_hdbscan(
+def _by_own_tree(
     latent: np.ndarray, size: int, samples: int, selection: str, trees: Path | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from fast_hdbscan.cluster_trees import mst_to_linkage_tree
-    from fast_hdbscan.hdbscan import compute_minimum_spanning_tree
     from hdbscan.hdbscan_ import _tree_to_labels
-    from scipy.spatial import cKDTree
 
-    order = cKDTree(latent, leafsize=32).indices  # neighbours side by side in memory: a third faster at a million
-    edges = compute_minimum_spanning_tree(latent[order], min_samples=samples, reproducible=True)[0]
-    edges[:, :2] = order[edges[:, :2].astype(np.int64)]
-    edges = edges[np.lexsort((edges[:, 1], edges[:, 0], edges[:, 2]))]
-    return _tree_to_labels(latent, mst_to_linkage_tree(edges), size, selection)[:3]
+    from mdlatent import spanning_tree
+
+    return _tree_to_labels(latent, spanning_tree.linkage(latent, samples), size, selection)[:3]

@@ -188,7 +188,7 @@ class Trajectory:
 
 
 class _NoTopology:
-    """Given to mdtraj's readers, which in every chunk cut a topology down to the selected atoms, a fifth of the time."""
+    """Given to mdtraj's readers, which in every chunk cut one down to the selected atoms: a fifth of the time."""
 
     def subset(self, _: np.ndarray) -> None:
         return None

@@ -89,6 +89,7 @@ rule cluster:
             "stability.py",
             "states.py",
             "density.py",
+            "spanning_tree.py",
             "latents.py",
             "representatives.py",
             "original_frames.py",
