@@ -44,6 +44,10 @@ class Bar:
     at_most: bool = False
 
     @property
+    def sign(self) -> str:
+        return "≤" if self.at_most else "≥"
+
+    @property
     def met(self) -> bool:
         return self.value <= self.least if self.at_most else self.value >= self.least
 
@@ -101,11 +105,8 @@ def say(rows: list[Row], bars: list[Bar]) -> None:
         ratio = "" if row.ratio_to_limit is None else f"{100 * row.ratio_to_limit:5.0f} % of the limit"
         print(f"{row.bench:11} {row.case:34} {row.system:34} {figures(row.value):>10} {row.unit:9} {ratio}")
     for bar in bars:
-        sign = "≤" if bar.at_most else "≥"
-        verdict = "met" if bar.met else "MISSED"
-        print(
-            f"{bar.bench:11} {bar.case:34} {bar.what}: {figures(bar.value)} (bar {sign} {figures(bar.least)}) {verdict}"
-        )
+        verdict = f"{bar.sign} {figures(bar.least)}: " + ("met" if bar.met else "MISSED")
+        print(f"{bar.bench:11} {bar.case:34} {bar.what}: {figures(bar.value)} (bar {verdict})")
     sys.stdout.flush()
 
 
