@@ -8,7 +8,7 @@ PROFILE ?= profiles/local
 SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run report test test-quick lint docs bench bench-scaling horovod clean install test-slurm
+.PHONY: run report test test-quick lint docs bench bench-large performance bench-scaling horovod clean install test-slurm
 
 run: $(VENV)/run
 	$(SNAKEMAKE)
@@ -56,9 +56,22 @@ lint: $(VENV)/ok
 docs: $(VENV)/ok
 	$(BIN)/python docs/make_configuration.py
 
-bench: $(VENV)/ok
-	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/training.py
+# The programs that speed is compared with.
+$(VENV)/bench: $(VENV)/ok
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+# Speed and memory side by side, one thread: results/bench/{bench.json,bars.json,bench.svg}. An error if a bar is missed.
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/run.py
+
+# The same for a million points: minutes more. Adds to what `make bench` has written.
+bench-large: $(VENV)/bench
+	$(BIN)/python benchmarks/run.py --large
+
+# The tables of docs/performance.md come from what the two have written.
+performance: $(VENV)/bench
+	$(BIN)/python docs/make_performance.py
 
 # One process and two, DDP and Horovod if it is there: results/bench/scaling.json and the table of docs/parallel.md.
 bench-scaling: $(VENV)/ok

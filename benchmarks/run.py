@@ -1,130 +1,128 @@
-"""Distances and reading, side by side with mdtraj and torch in one run: `make bench` (one thread each).
+"""Speed and memory side by side with other programs, one thread each, in one run: `make bench`.
 
-Interleaved repeats on one thread, medians. Writes results/bench/bench.json, a list of
-{"bench", "case", "system", "value", "unit", "ratio_to_limit"}; the limit is the bandwidth of filling memory.
+    python benchmarks/run.py [--only distances reading clustering training feed] [--large]
+
+Writes results/bench/bench.json, a list of {"bench", "case", "system", "value", "unit", "ratio_to_limit"}; bars.json,
+what must be reached and whether it was; about.json, the machine; and bench.svg. Ends with an error where a bar is
+missed.
+`--large` adds the clustering of a million points, and scikit-learn at 100,000: several minutes more.
+docs/make_performance.py puts the figures into docs/performance.md.
 """
 
-import json
-import statistics
-import tempfile
+import argparse
+import os
+import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import mdtraj
-import numpy as np
-import torch
+from figure import draw
+from side_by_side import Bar, Row, one_thread, plain, progress, say
 
-from mdlatent import distances, files
-from mdlatent.trajectory import Trajectory
+from mdlatent import files
 
-OUTPUT = Path("results/bench/bench.json")
-CASES = {
-    "20 atoms, 5,000 frames": (20, 5000),
-    "400 atoms, 200 frames": (400, 200),
-    "1,200 atoms, 50 frames": (1200, 50),
-}
-REPEATS = 7
+FOLDER = Path("results/bench")
+BENCHES = ["distances", "reading", "clustering", "training", "feed"]  # feed asks what a training step takes
+PEERS = ["mdtraj", "MDAnalysis", "scipy", "torch", "hdbscan", "scikit-learn", "numpy", "numba", "h5py"]
 
 
-def interleaved(systems: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each system, their runs taking turns so that a busy moment hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for turn in range(repeats + 1):
-        for name, run in systems.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # the first round compiles and warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def training() -> tuple[list[Row], list[Bar]]:
+    """What benchmarks/training.py measures, in a process of its own; its bars are checked again here."""
+    here = Path(__file__).parent
+    subprocess.run([sys.executable, str(here / "training.py"), "--rounds", "2"], check=False)
+    found = files.read_json(FOLDER / "training.json")
+    rows, bars = [], []
+    for row in found["rows"]:
+        case = f"{row['n_atoms']:,} atoms, {row['latent_dim']} dimensions"
+        speed, ratio = row["frames_per_cpu_second"], row["ratio_to_plain"]
+        rows += [
+            Row("training", case, row["system"], speed, "frames per CPU s"),
+            Row("training", case, row["system"], row["peak_memory_gb"], "GB at most"),
+        ]
+        if row["least_ratio"]:
+            bars.append(Bar("training", case, "times as fast as plain conv2d", ratio, row["least_ratio"]))
+    whole = found["whole_training"]
+    case = f"{whole['n_atoms']:,} atoms, a whole training"
+    rows.append(Row("training", case, "coordinate", whole["frames_per_cpu_second"], "frames per CPU s"))
+    rows.append(Row("training", case, "coordinate", whole["peak_memory_gb"], "GB at most"))
+    bars.append(Bar("training", case, "memory, GB", whole["peak_memory_gb"], 1.0, at_most=True))
+    return rows, bars
 
 
-def bench_distances(case: str, n_atoms: int, n_frames: int) -> list[dict]:
-    """GB/s of float32 distances written, from coordinates in memory."""
-    random = np.random.default_rng(0)
-    frames = random.random((n_frames, n_atoms, 3), np.float32) * 5
-    i, j = distances.pairs(n_atoms)
-    pairs = np.stack([i, j], axis=1)
-    full = np.empty((n_frames, n_atoms, n_atoms), np.float32)
-    packed = np.empty((n_frames, len(pairs)), np.float32)
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("ALA", topology.add_chain())
-    for _ in range(n_atoms):
-        topology.add_atom("CA", mdtraj.element.carbon, residue)
-    trajectory = mdtraj.Trajectory(frames, topology)
-    tensor = torch.from_numpy(frames)
-    written = {"memory fill (limit)": full, "mdlatent full": full, "torch.cdist full": full}
-    written |= {"mdlatent packed": packed, "mdtraj packed": packed}
-    seconds = interleaved(
-        {
-            "memory fill (limit)": lambda: full.fill(1.0),
-            "mdlatent full": lambda: distances.full(frames, out=full),
-            "torch.cdist full": lambda: torch.cdist(tensor, tensor),
-            "mdlatent packed": lambda: distances.packed(frames, out=packed),
-            "mdtraj packed": lambda: mdtraj.compute_distances(trajectory, pairs, periodic=False),
-        }
-    )
-    speeds = {name: written[name].nbytes / 1e9 / value for name, value in seconds.items()}
-    limit = speeds["memory fill (limit)"]
-    return [
-        {
-            "bench": "distances",
-            "case": case,
-            "system": name,
-            "value": value,
-            "unit": "GB/s",
-            "ratio_to_limit": value / limit,
-        }
-        for name, value in speeds.items()
-    ]
+def measure(name: str, large: bool) -> tuple[list[Row], list[Bar]]:
+    """One of BENCHES."""
+    if name == "distances":
+        import bench_distances as bench
+    elif name == "reading":
+        import bench_reading as bench
+    elif name == "feed":
+        import bench_feed as bench
+    elif name == "training":
+        return training()
+    else:
+        import bench_clustering
+
+        return bench_clustering.run(large)
+    return bench.run()
 
 
-def bench_reading() -> list[dict]:
-    """Frames per second from a dcd file of 1,000 frames × 5,000 atoms in the disk cache, one atom in ten kept."""
-    n_frames, n_atoms = 1000, 5000
-    random = np.random.default_rng(0)
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("ALA", topology.add_chain())
-    for _ in range(n_atoms):
-        topology.add_atom("CA", mdtraj.element.carbon, residue)
-    kept = np.arange(0, n_atoms, 10)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "frames.dcd"
-        mdtraj.Trajectory(random.random((n_frames, n_atoms, 3), np.float32), topology).save_dcd(str(path))
+def merged(path: Path, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the file holds, without what is measured anew."""
+    old = files.read_json(path) if path.exists() else []
+    fresh = {(row["bench"], row["case"]) for row in new}
+    return [row for row in old if (row["bench"], row["case"]) not in fresh] + new
 
-        def with_mdtraj() -> None:
-            for _ in mdtraj.iterload(str(path), top=topology, atom_indices=kept, chunk=256):
-                pass
 
-        def with_mdlatent() -> None:
-            for _ in Trajectory(path, topology).chunks(kept):
-                pass
-
-        seconds = interleaved({"mdtraj iterload": with_mdtraj, "mdlatent": with_mdlatent}, 3)
-    return [
-        {
-            "bench": "reading",
-            "case": "dcd",
-            "system": name,
-            "value": n_frames / value,
-            "unit": "frames/s",
-            "ratio_to_limit": None,
-        }
-        for name, value in seconds.items()
-    ]
+def about(started: float, load: float) -> dict[str, Any]:
+    """The machine and the versions."""
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            cpu = line.split(":")[1].strip()
+            break
+    return {
+        "cpu": cpu,
+        "cpus": os.cpu_count(),
+        "load_at_start": round(load, 1),
+        "load_at_end": round(os.getloadavg()[0], 1),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "versions": {name: version(name) for name in PEERS},
+    }
 
 
 def main() -> None:
-    """Run all, print a table, write bench.json."""
-    torch.set_num_threads(1)
-    rows = bench_reading()
-    for case, (n_atoms, n_frames) in CASES.items():
-        rows += bench_distances(case, n_atoms, n_frames)
-    for row in rows:
-        ratio = "" if row["ratio_to_limit"] is None else f"{100 * row['ratio_to_limit']:5.0f} % of the limit"
-        print(f"{row['bench']:10} {row['case']:24} {row['system']:20} {row['value']:12.2f} {row['unit']:9} {ratio}")
-    files.write_json(OUTPUT, rows)
-    print(json.dumps({"written": str(OUTPUT)}))
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=BENCHES, help="leave the others as they were")
+    parser.add_argument("--large", action="store_true", help="clustering of a million points (minutes)")
+    args = parser.parse_args()
+    one_thread()
+    started, load = time.monotonic(), os.getloadavg()[0]
+    if args.only is None:
+        for name in ("bench.json", "bars.json"):
+            if not args.large:
+                (FOLDER / name).unlink(missing_ok=True)
+    bars: list[Bar] = []
+    for name in args.only or (["clustering"] if args.large else BENCHES):
+        progress(name)
+        rows, found = measure(name, args.large)
+        say(rows, found)
+        bars += found
+        for file, new in (("bench.json", plain(rows)), ("bars.json", plain(found))):
+            files.write_json(FOLDER / file, merged(FOLDER / file, new))
+    files.write_text(FOLDER / "bench.svg", draw(files.read_json(FOLDER / "bench.json")))
+    if args.only is None and not args.large:
+        files.write_json(FOLDER / "about.json", about(started, load))
+    progress(f"written: {FOLDER}/bench.json, bars.json, bench.svg ({(time.monotonic() - started) / 60:.1f} minutes)")
+    if missed := [bar for bar in bars if not bar.met]:
+        words = (
+            f"{bar.bench}, {bar.case}: {bar.what}: got {bar.value:.4g}, expected {bar.sign} {bar.least:.4g}"
+            for bar in missed
+        )
+        sys.exit("\n".join(f"error: {text}" for text in words))
 
 
 if __name__ == "__main__":

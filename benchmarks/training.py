@@ -195,16 +195,20 @@ def figures(value: float) -> str:
     return f"{float(f'{value:.3g}'):,g}"
 
 
-def print_table(rows: list[dict[str, Any]], training: dict[str, Any]) -> None:
-    print("| atoms, dimensions | system | batch | frames per CPU second (lowest, highest) | × plain | bar | peak GB |")
-    print("|---|---|---|---|---|---|---|")
+def table(rows: list[dict[str, Any]], training: dict[str, Any]) -> list[str]:
+    """The lines of a table of all that was measured."""
+    lines = [
+        "| atoms, dimensions | system | batch | frames per CPU second (lowest, highest) | × plain | bar | peak GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in [*rows, training]:
         speed = figures(row["frames_per_cpu_second"])
         if "lowest" in row:
             speed += f" ({figures(row['lowest'])}, {figures(row['highest'])})"
         ratio = figures(row["ratio_to_plain"]) if "ratio_to_plain" in row else ""
         cells = [f"{row['n_atoms']:,}, {row['latent_dim']}", row["system"], row["batch"], speed, ratio]
-        print("|", *[f"{cell} |" for cell in [*cells, row["bar"], f"{row['peak_memory_gb']:.2f}"]])
+        lines.append(" ".join(["|", *[f"{cell} |" for cell in [*cells, row["bar"], f"{row['peak_memory_gb']:.2f}"]]]))
+    return lines
 
 
 def missed(rows: list[dict[str, Any]], training: dict[str, Any]) -> list[str]:
@@ -242,7 +246,7 @@ def main() -> None:
     rows = [row for n_atoms in args.sizes for row in side_by_side(n_atoms, args.rounds)]
     training = whole_training()
     files.write_json(OUTPUT, {"agreement_with_plain": difference, "rows": rows, "whole_training": training})
-    print_table(rows, training)
+    print("\n".join(table(rows, training)))
     if wrong := missed(rows, training):
         sys.exit("error: " + "\nerror: ".join(wrong))
 

@@ -25,7 +25,7 @@ def exact(coordinates):
 
 
 @pytest.mark.parametrize("offset_nm", [0, 50])
-@pytest.mark.parametrize("n_atoms", [3, 4, 20, 33, 301])
+@pytest.mark.parametrize("n_atoms", [3, 4, 8, 20, 33, 128, 129, 301])
 def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
     random = np.random.default_rng(n_atoms)
     x = (offset_nm + 4 * random.random((5, n_atoms, 3))).astype(np.float32)
@@ -93,10 +93,11 @@ CELLS = {
 }
 
 
+@pytest.mark.parametrize("width_nm", [2.9, 9])  # within the box, and beyond
 @pytest.mark.parametrize("cell", CELLS)
-def test_nearest_images_against_all_images(cell):
+def test_nearest_images_against_all_images(cell, width_nm):
     box = CELLS[cell]
-    x = (9 * np.random.default_rng(1).random((3, 40, 3)) - 4).astype(np.float32)
+    x = (width_nm * np.random.default_rng(1).random((3, 40, 3)) - 4).astype(np.float32)
     boxes = np.tile(box, (3, 1, 1))
     i, j = distances.pairs(40)
     d = (x[:, j].astype(np.float64) - x[:, i]).reshape(-1, 3)

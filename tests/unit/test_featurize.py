@@ -45,20 +45,20 @@ def read(topology: Path, path: Path, output: Path, **options) -> h5py.File:
 
 
 @pytest.mark.parametrize("stride", [1, 3, 800])
-@pytest.mark.parametrize("suffix", ["dcd", "xtc", "trr", "nc", "xyz", "lammpstrj", "pdb", "gro"])
+@pytest.mark.parametrize("suffix", ["dcd", "xtc", "trr", "nc", "h5", "xyz", "lammpstrj", "pdb", "gro"])
 def test_every_format_gives_what_mdtraj_gives(short, tmp_path, suffix, stride):
     part = short[:20] if suffix in ("pdb", "gro") else short[:300]
     topology, path = saved(part, tmp_path, suffix)
-    with read(topology, path, tmp_path / "out.h5", stride=stride) as found:
+    with read(topology, path, tmp_path / "out.store", stride=stride) as found:
         expected = part.xyz[::stride, part.top.select("name CA")]
         np.testing.assert_allclose(found["coordinates"][:], expected, atol=PRECISION_NM.get(suffix, 2e-6))
         np.testing.assert_array_equal(found["frame"][:], np.arange(len(part))[::stride])
         assert found.attrs["n_frames_source"] == len(part)
-        if suffix in ("xtc", "trr", "nc"):
+        if suffix in ("xtc", "trr", "nc", "h5"):
             np.testing.assert_allclose(found["time_ps"][:], part.time[::stride])
         elif suffix != "gro":
             assert np.isnan(found["time_ps"][:]).all()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out.h5", "topology.pdb", path.name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out.store", "topology.pdb", path.name])
 
 
 def test_the_demo_is_read_to_the_bit(trpcage, tmp_path):

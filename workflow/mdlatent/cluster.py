@@ -80,8 +80,10 @@ def main(argv: list[str] | None = None) -> None:
         start = time.monotonic()
         found = states.find_states(latent.z, choice.options)
         log.info(
-            "%d states, %.1f %% noise, %.1f %% by density alone (%.1f s)",
-            found.n_states, 100 * found.noise_fraction, 100 * found.noise_by_density, time.monotonic() - start,
+            "%d states, %.1f %% noise, %.1f %% by density alone (%s, %.1f s)",
+            found.n_states, 100 * found.noise_fraction, 100 * found.noise_by_density,
+            f"{found.plan.n_fitted} frames by {found.plan.engine}" if found.plan else "nothing to fit",
+            time.monotonic() - start,
         )  # fmt: skip
         for words in filter(None, (found.message, found.caution)):
             log.warning("%s", words)
@@ -217,6 +219,8 @@ def description(
         "settings": {
             "method": "HDBSCAN",
             "version": version("hdbscan"),
+            "spanning_tree_by": found.plan.engine if found.plan else None,
+            "n_frames_fitted": found.plan.n_fitted if found.plan else 0,
             "metric": "euclidean",
             "scaling": "none: the latent as the model gives it",
             "approx_min_span_tree": False,

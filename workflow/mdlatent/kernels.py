@@ -63,8 +63,20 @@ def _row(xi, yi, zi, x, y, z, row):
 
 
 @numba.njit(cache=True, fastmath={"contract"})
+def _row_inside(xi, yi, zi, x, y, z, row, a, b, c):
+    """The same to the nearest images in a rectangular box a × b × c, for differences up to the box."""
+    for k in range(len(row)):
+        dx, dy, dz = abs(x[k] - xi), abs(y[k] - yi), abs(z[k] - zi)
+        ex, ey, ez = a - dx, b - dy, c - dz
+        dx = ex if ex < dx else dx
+        dy = ey if ey < dy else dy
+        dz = ez if ez < dz else dz
+        row[k] = np.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+@numba.njit(cache=True, fastmath={"contract"})
 def _row_rectangular(xi, yi, zi, x, y, z, row, a, b, c, u, v, w):
-    """The same to the nearest images in a rectangular box a × b × c; u, v, w are the inverses."""
+    """The same however far atoms are apart; u, v, w are the inverses of a, b, c."""
     for k in range(len(row)):
         dx, dy, dz = x[k] - xi, y[k] - yi, z[k] - zi
         dx -= a * np.rint(dx * u)
@@ -73,9 +85,14 @@ def _row_rectangular(xi, yi, zi, x, y, z, row, a, b, c, u, v, w):
         row[k] = np.sqrt(dx * dx + dy * dy + dz * dz)
 
 
-@numba.njit(cache=True)
-def _row_triclinic(xi, yi, zi, x, y, z, row, box, inv, shifts, dx, dy, dz):
-    """The same in any box with a reduced basis: a first guess by rounding, then the neighbours ± `shifts` of it."""
+@numba.njit(cache=True, fastmath={"contract"})
+def _row_triclinic(xi, yi, zi, x, y, z, row, box, inv, shifts, dx, dy, dz, gain):
+    """The same in any box with a reduced basis: a first guess p by rounding, then its neighbours p ± s, for `shifts` s.
+
+    |p ± s|² = |p|² + |s|² ± 2 p·s, so what is gained is the least of 0 and |s|² − 2 |p·s|. No digits are lost in the
+    sum: after rounding, p is nowhere near a lattice vector other than 0, so that the nearest image is never much
+    shorter.
+    """
     a0, a1, a2 = np.float32(box[0, 0]), np.float32(box[0, 1]), np.float32(box[0, 2])
     b0, b1, b2 = np.float32(box[1, 0]), np.float32(box[1, 1]), np.float32(box[1, 2])
     c0, c1, c2 = np.float32(box[2, 0]), np.float32(box[2, 1]), np.float32(box[2, 2])
@@ -91,16 +108,16 @@ def _row_triclinic(xi, yi, zi, x, y, z, row, box, inv, shifts, dx, dy, dz):
         py -= a * a1 + b * b1 + c * c1
         pz -= a * a2 + b * b2 + c * c2
         dx[k], dy[k], dz[k] = px, py, pz
-        row[k] = px * px + py * py + pz * pz
+        gain[k] = np.float32(0)
     for s in range(len(shifts)):
         sx, sy, sz = shifts[s, 0], shifts[s, 1], shifts[s, 2]
+        square = sx * sx + sy * sy + sz * sz
+        tx, ty, tz = sx + sx, sy + sy, sz + sz
         for k in range(len(row)):
-            side = np.copysign(np.float32(1), dx[k] * sx + dy[k] * sy + dz[k] * sz)
-            px, py, pz = dx[k] - side * sx, dy[k] - side * sy, dz[k] - side * sz
-            square = px * px + py * py + pz * pz
-            row[k] = square if square < row[k] else row[k]
+            other = square - abs(dx[k] * tx + dy[k] * ty + dz[k] * tz)
+            gain[k] = other if other < gain[k] else gain[k]
     for k in range(len(row)):
-        row[k] = np.sqrt(row[k])
+        row[k] = np.sqrt(dx[k] * dx[k] + dy[k] * dy[k] + dz[k] * dz[k] + gain[k])
 
 
 @numba.njit(cache=True)
@@ -129,6 +146,38 @@ def packed(coordinates, out):
 
 
 @numba.njit(cache=True)
+def _frame_inside(x, y, z, whole, out, a, b, c):
+    """All rows of a frame by `_row_inside`, into `out`, one row after the other; so the others below.
+
+    Each kind of row has a loop of its own: a choice inside the loop costs half the speed.
+    """
+    start, n = 0, len(x)
+    for i in range(n):
+        j = 0 if whole else i + 1
+        _row_inside(x[i], y[i], z[i], x[j:], y[j:], z[j:], out[start : start + n - j], a, b, c)
+        start += n - j
+
+
+@numba.njit(cache=True)
+def _frame_rectangular(x, y, z, whole, out, a, b, c, u, v, w):
+    start, n = 0, len(x)
+    for i in range(n):
+        j = 0 if whole else i + 1
+        _row_rectangular(x[i], y[i], z[i], x[j:], y[j:], z[j:], out[start : start + n - j], a, b, c, u, v, w)
+        start += n - j
+
+
+@numba.njit(cache=True)
+def _frame_triclinic(x, y, z, whole, out, box, inv, shifts, dx, dy, dz, gain):
+    start, n = 0, len(x)
+    for i in range(n):
+        j = 0 if whole else i + 1
+        row = out[start : start + n - j]
+        _row_triclinic(x[i], y[i], z[i], x[j:], y[j:], z[j:], row, box, inv, shifts, dx, dy, dz, gain)
+        start += n - j
+
+
+@numba.njit(cache=True)
 def periodic(coordinates, boxes, inverse, rectangular, whole, out):
     """Distances to the nearest images: rows of the full matrix if `whole`, else of the packed half, into `out`.
 
@@ -137,34 +186,52 @@ def periodic(coordinates, boxes, inverse, rectangular, whole, out):
     frames, n, _ = coordinates.shape
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     dx, dy, dz = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    shifts = np.empty((13, 3), np.float32)
+    gain, neighbours = np.empty(n, np.float32), np.empty((13, 3), np.float32)
     for t in range(frames):
         _columns(coordinates[t], x, y, z)
-        _half_of_neighbours(boxes[t], shifts)
+        if not rectangular[t]:
+            shifts = neighbours[: _neighbours(boxes[t], neighbours)]
+            _frame_triclinic(x, y, z, whole, out[t], boxes[t], inverse[t], shifts, dx, dy, dz, gain)
+            continue
         a, b, c = np.float32(boxes[t, 0, 0]), np.float32(boxes[t, 1, 1]), np.float32(boxes[t, 2, 2])
-        u, v, w = np.float32(inverse[t, 0, 0]), np.float32(inverse[t, 1, 1]), np.float32(inverse[t, 2, 2])
-        start = 0
-        for i in range(n):
-            j = 0 if whole else i + 1
-            row = out[t, start : start + n - j]
-            if rectangular[t]:
-                _row_rectangular(x[i], y[i], z[i], x[j:], y[j:], z[j:], row, a, b, c, u, v, w)
-            else:
-                _row_triclinic(x[i], y[i], z[i], x[j:], y[j:], z[j:], row, boxes[t], inverse[t], shifts, dx, dy, dz)
-            start += n - j
+        if _spread(x) <= a and _spread(y) <= b and _spread(z) <= c:
+            _frame_inside(x, y, z, whole, out[t], a, b, c)
+        else:
+            u, v, w = np.float32(inverse[t, 0, 0]), np.float32(inverse[t, 1, 1]), np.float32(inverse[t, 2, 2])
+            _frame_rectangular(x, y, z, whole, out[t], a, b, c, u, v, w)
 
 
 @numba.njit(cache=True)
-def _half_of_neighbours(box, shifts):
-    """The 13 lattice vectors around the origin, of each pair ± one, into `shifts` (13, 3)."""
-    s = 0
+def _spread(x):
+    """Largest less smallest value; NaN counts for nothing."""
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for k in range(len(x)):
+        low = x[k] if x[k] < low else low
+        high = x[k] if x[k] > high else high
+    return high - low
+
+
+@numba.njit(cache=True)
+def _neighbours(box, shifts):
+    """Lattice vectors s around the origin, of each pair ± one, into `shifts` (13, 3); returns how many.
+
+    Left out are those that no point p of the cell around the origin is nearer to than to the origin: where
+    2 |p·s| ≤ Σ |box_k·s| ≤ |s|² for all p.
+    """
+    n = 0
     for i in range(-1, 2):
         for j in range(-1, 2):
             for k in range(-1, 2):
                 if 9 * i + 3 * j + k > 0:
+                    s = i * box[0] + j * box[1] + k * box[2]
+                    reach = 0.0
                     for d in range(3):
-                        shifts[s, d] = i * box[0, d] + j * box[1, d] + k * box[2, d]
-                    s += 1
+                        reach += abs(box[d, 0] * s[0] + box[d, 1] * s[1] + box[d, 2] * s[2])
+                    if reach > (s[0] ** 2 + s[1] ** 2 + s[2] ** 2) * (1 + 1e-6):
+                        for d in range(3):
+                            shifts[n, d] = s[d]
+                        n += 1
+    return n
 
 
 @numba.njit(cache=True)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from mdlatent import density
+
 NOISE = -1
 DOUBTFUL = 0.15  # one structureless (Gaussian) basin of 1,000–20,000 frames gives clusters of persistence up to this
 NEIGHBOURS, REACH = 10, 2.0  # that must agree for a frame at the outskirts; how much sparser than its state it may be
@@ -32,7 +34,7 @@ class Clustering:
     """Labels (n,) int32 (0 is the largest state, −1 noise), probabilities (n,) float32, persistence of each state.
 
     `message` says in words why there is no state, or None. `n_assigned` frames at the outskirts were noise to HDBSCAN;
-    their probability is 0.
+    their probability is 0. `plan` says how the clusters were found, or None.
     """
 
     labels: np.ndarray
@@ -40,6 +42,7 @@ class Clustering:
     persistence: list[float] = field(default_factory=list)
     message: str | None = None
     n_assigned: int = 0
+    plan: density.Plan | None = None
 
     @property
     def n_states(self) -> int:
@@ -73,26 +76,28 @@ def find_states(latent: np.ndarray, options: Mapping[str, Any], trees: Path | No
 
     The minimum spanning tree is exact (`approx_min_span_tree=False`): the approximation changes which frames are
     noise. The result does not depend on the order of the frames but for ties, nor on rotations of the latent but for
-    rounding. Where no state is found all frames are noise and `message` says why and what to do. In the folder `trees`
-    the spanning tree is kept, which does not depend on min_cluster_size, and found again by the content of `latent`.
+    rounding. Where no state is found all frames are noise and `message` says why and what to do. Which package does the
+    work, and on how many frames, is decided by `density.plan`. In the folder `trees` the spanning tree is kept, which
+    does not depend on min_cluster_size, and found again by the content of `latent`.
     """
     size, samples = options["min_cluster_size"], options["min_samples"]
     reason = _hopeless(latent, size, samples)
     if reason:
         return Clustering(np.full(len(latent), NOISE, np.int32), np.zeros(len(latent), np.float32), message=reason)
-    labels, probabilities, persistence = _hdbscan(np.asarray(latent, np.float64), options, trees)
-    order = by_population(labels)
+    fitted = density.fit(np.asarray(latent, np.float64), options, trees)
+    order = by_population(fitted.labels)
     message = None if len(order) else _no_state(size, samples)
-    labels = relabel(labels, order)
+    labels = relabel(fitted.labels, order)
     dense = int((labels != NOISE).sum())
     if options.get("outskirts") == "assign":
         labels = assign_outskirts(np.asarray(latent, np.float64), labels)
     return Clustering(
         labels,
-        np.nan_to_num(probabilities, nan=1.0).astype(np.float32),  # 0/0 where identical frames make a state
-        [float(persistence[label]) for label in order],
+        np.nan_to_num(fitted.probabilities, nan=1.0).astype(np.float32),  # 0/0 where identical frames make a state
+        [float(fitted.persistence[label]) for label in order],
         message,
         int((labels != NOISE).sum()) - dense,
+        fitted.plan,
     )
 
 
@@ -118,30 +123,6 @@ def assign_outskirts(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
     result = labels.copy()
     result[noise[near]] = state[near, 0]
     return result
-
-
-def _hdbscan(
-    latent: np.ndarray, options: Mapping[str, Any], trees: Path | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, probabilities and persistence. The one place that knows the engine; others can stand beside it."""
-    import warnings
-
-    import hdbscan
-    from joblib import Memory
-
-    engine = hdbscan.HDBSCAN(
-        min_cluster_size=options["min_cluster_size"],
-        min_samples=options["min_samples"],
-        cluster_selection_method=options["selection_method"],
-        metric="euclidean",
-        approx_min_span_tree=False,
-        core_dist_n_jobs=1,
-        memory=Memory(trees, verbose=0),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Persisting input arguments")  # of a slow disk, not of the result
-        found = engine.fit(latent)
-    return found.labels_, found.probabilities_, found.cluster_persistence_
 
 
 def _hopeless(latent: np.ndarray, size: int, samples: int) -> str | None:

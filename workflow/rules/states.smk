@@ -87,7 +87,16 @@ rule cluster:
         runtime=latent_minutes,
     params:
         options=options("cluster"),
-        code=code("cluster.py", "stability.py", "states.py", "latents.py", "representatives.py", "original_frames.py"),
+        code=code(
+            "cluster.py",
+            "stability.py",
+            "states.py",
+            "density.py",
+            "spanning_tree.py",
+            "latents.py",
+            "representatives.py",
+            "original_frames.py",
+        ),
         folder=subpath(output.labels, parent=True),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
     message:
