@@ -12,7 +12,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdMolTransforms
 
 from mdlatent.alignment import kabsch_rmsd_nm
-from mdlatent.conformers.internal import IMPROPER, LOOSE, PROPER, STRAIGHT, internal_coordinates, join
+from mdlatent.conformers.internal import IMPROPER, LOOSE, PROPER, STRAIGHT, internal_coordinates, join, straight_atoms
 from mdlatent.conformers.internal_values import Values, jacobian, values, wrapped
 from mdlatent.conformers.placing import place
 from mdlatent.conformers.reconcile import Spread, reconcile
@@ -95,6 +95,18 @@ def test_exactly_straight_angles_break_nothing() -> None:
     assert rmsd_angstrom(reconcile(internal, Values(*(q.detach() for q in found))), x.detach()) < 1e-8
     (gradient,) = torch.autograd.grad(back.square().sum() + found.dihedrals.sum(), x)
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["alkyne", "nitrile", "allene", "cumulene", "azide"])
+def test_ends_of_exactly_straight_runs_stay_where_they_were(name: str) -> None:
+    molecule = embedded(SMILES[name])
+    internal = internal_coordinates(molecule)
+    found = values(internal, positions(molecule))
+    straight = torch.tensor(straight_atoms(molecule))[internal.angles[:, 1]]
+    assert straight.any()
+    x = place(internal, found._replace(angles=torch.where(straight, torch.pi, found.angles)))
+    for dtype, limit in ((torch.float64, 1e-8), (torch.float32, 1e-3)):
+        assert rmsd_angstrom(place(internal, values(internal, x.to(dtype))), x) < limit
 
 
 def test_torsion_across_a_straight_run_turns_its_ends() -> None:

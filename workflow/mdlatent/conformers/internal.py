@@ -24,7 +24,17 @@ from torch import Tensor
 
 from mdlatent.errors import DataError
 
-__all__ = ["IMPROPER", "LOOSE", "PROPER", "STRAIGHT", "InternalCoordinates", "Level", "internal_coordinates", "join"]
+__all__ = [
+    "IMPROPER",
+    "LOOSE",
+    "PROPER",
+    "STRAIGHT",
+    "InternalCoordinates",
+    "Level",
+    "internal_coordinates",
+    "join",
+    "straight_atoms",
+]
 
 PROPER, IMPROPER, STRAIGHT, LOOSE = range(4)  # kinds of dihedrals, see InternalCoordinates
 HYPERVALENT = 5  # from so many neighbours on two of them may lie opposite, and none serves to hold the others
