@@ -1,0 +1,1 @@
+"""Conformers of small molecules: internal coordinates, learned models of them, generators."""

@@ -1,0 +1,109 @@
+"""Molecules with several conformers as examples for the conformation autoencoder, and batches of them.
+
+A batch holds several molecules with K conformers each: coordinates (K, atoms of all, 3). What depends on the graph
+alone is then computed once for K conformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from rdkit import Chem
+from torch import Tensor
+
+from mdlatent.conformers.graph import Graph, graph_of, join_graphs
+from mdlatent.conformers.internal import IMPROPER, PROPER, InternalCoordinates, internal_coordinates, join
+from mdlatent.conformers.internal_values import values
+
+__all__ = ["Batch", "Example", "batch_of", "compact", "example_of"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A molecule and the internal coordinates that the autoencoder reads and writes."""
+
+    name: str
+    graph: Graph
+    internal: InternalCoordinates  # see compact
+    orientation: Tensor  # (n_dihedrals,) float32, see example_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """M examples joined; each `*_molecule` says which of them a coordinate belongs to."""
+
+    graph: Graph
+    internal: InternalCoordinates
+    orientation: Tensor
+    n_atoms: tuple[int, ...]  # of each example
+    bond_molecule: Tensor
+    angle_molecule: Tensor
+    dihedral_molecule: Tensor
+
+    @property
+    def n_molecules(self) -> int:
+        """M."""
+        return len(self.n_atoms)
+
+
+def example_of(molecule: Chem.Mol, reference_angstrom: Tensor) -> Example:
+    """Example of a molecule whose conformers all have the handedness of one of them, (n_atoms, 3) Å.
+
+    Of that one the sign of each improper at a tetrahedral centre is kept (−1, 1; else 0): for stereocentres it is what
+    the graph's R and S say, elsewhere which of two equal neighbours is listed first. It is no conformation: conformers
+    whose equal neighbours are listed the other way round must be relabelled before.
+    """
+    internal = compact(internal_coordinates(molecule), molecule)
+    sign = values(internal, reference_angstrom[None].double()).dihedrals[0].sin().sign().float()
+    tetrahedral = torch.tensor(
+        [
+            atom.GetHybridization() == Chem.HybridizationType.SP3 and (atom.GetAtomicNum() != 7 or atom.GetDegree() > 3)
+            for atom in molecule.GetAtoms()
+        ]
+    )
+    held = (internal.kinds == IMPROPER) & tetrahedral[internal.dihedrals[:, 2]]
+    name = molecule.GetProp("_Name") if molecule.HasProp("_Name") else Chem.MolToSmiles(molecule)
+    return Example(name, graph_of(molecule), internal, torch.where(held, sign, 0.0))
+
+
+def compact(internal: InternalCoordinates, molecule: Chem.Mol) -> InternalCoordinates:
+    """The same without torsions that repeat another: kept are the tree's, all impropers, and those within a ring."""
+    rings = [set(ring) for ring in Chem.GetSymmSSSR(molecule)]
+    ring_bonds = {frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())) for b in molecule.GetBonds() if b.IsInRing()}
+    keep = internal.kinds == IMPROPER
+    for i, row in enumerate(internal.dihedrals.tolist()):
+        in_ring = all(frozenset(pair) in ring_bonds for pair in pairwise(row))
+        if in_ring and internal.kinds[i] == PROPER and any(ring.issuperset(row) for ring in rings):
+            keep[i] = True
+    n = len(keep)
+    used = [index for level in internal.levels for index in (level.torsions, level.impropers)]
+    keep = torch.cat([keep, torch.tensor([True])])  # one past the end means zero
+    if used:
+        keep[torch.cat(used)] = True
+    new = keep.cumsum(0) - 1
+    levels = tuple(
+        replace(level, torsions=new[level.torsions], impropers=new[level.impropers]) for level in internal.levels
+    )
+    rows = keep[:n]
+    return replace(internal, dihedrals=internal.dihedrals[rows], kinds=internal.kinds[rows], levels=levels)
+
+
+def batch_of(examples: Sequence[Example]) -> Batch:
+    """Examples joined to one batch, in order."""
+
+    def owner(name: str) -> Tensor:
+        counts = torch.tensor([len(getattr(e.internal, name)) for e in examples])
+        return torch.repeat_interleave(torch.arange(len(examples)), counts)
+
+    return Batch(
+        graph=join_graphs([e.graph for e in examples]),
+        internal=join([e.internal for e in examples]),
+        orientation=torch.cat([e.orientation for e in examples]),
+        n_atoms=tuple(e.internal.n_atoms for e in examples),
+        bond_molecule=owner("bonds"),
+        angle_molecule=owner("angles"),
+        dihedral_molecule=owner("dihedrals"),
+    )
