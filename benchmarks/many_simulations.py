@@ -108,12 +108,12 @@ def jobs_beside_work(folder: Path, n: int, write: Callable[[Path, int, str], Non
         one, many = one - idle_one, many - idle_many
         work = (many - one) / (n - 1)
         start = one - work
-        shares = ", ".join(f"{start / (start + size * work):.0%} of a job of {size}" for size in (1, 10, 50, 200))
+        shares = ", ".join(f"{start / (start + size * work):.0%} of a job of {size}" for size in (1, 10, 100, 1000))
         print(f"{what}: {1000 * work:.0f} ms for each simulation, {start:.2f} s for each job ({shares})")
-    place = folder / "alone"
-    write(place, n, "1")
-    before = snakemake(place, "--cores", "1", "--", f"{STUDY}/frames/training.json")
-    print(f"read, a job for each step of each: {1000 * before[1] / n:.0f} ms for each simulation")
+    place, few = folder / "alone", max(2, n // 5)
+    write(place, few, "1")
+    alone = snakemake(place, "--cores", "1", "--", f"{STUDY}/frames/training.json")[1] - seconds["read"][0][1]
+    print(f"read, a job for each step of each: {1000 * alone / few:.0f} ms for each simulation")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mdlatent import config
+from mdlatent import config, table
 from mdlatent.errors import ConfigError
 from support import ROOT
 
@@ -122,6 +122,22 @@ def test_a_wrong_number_in_a_table_names_file_and_line(tmp_path, demo):
     (tmp_path / "t.tsv").write_text("name\tcatalogue\ttime_step_ps\na\ttrpcage\tfast\n")
     with pytest.raises(ConfigError, match=r"t\.tsv, line 2: time_step_ps: got 'fast', expected a number"):
         config.resolve(demo | {"simulations": str(tmp_path / "t.tsv")})
+
+
+def test_lines_of_a_table_are_read_as_they_stand(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\ufeff# made by hand\nname, topology,trajectory\n\na, x.pdb#sha256=00,y.dcd\n#b,x.pdb,y.dcd\nc\n")
+    assert table.read(path) == [
+        {"name": "a", "topology": "x.pdb#sha256=00", "trajectory": ["y.dcd"]},  # a checksum is no comment
+        {"name": "c"},
+    ]
+    for text, says in (("name,seed\na,1,2\n", "line 2: got 3 cells, the head has 2 keys"), ("\n", "it is empty")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            table.read(path)
+    path.write_bytes(b"name\n\xff\n")
+    with pytest.raises(ConfigError, match="not a table of commas"):
+        table.read(path)
 
 
 def test_missing_files_and_missing_time_steps_are_seen_before_anything_runs(tmp_path, demo):

@@ -184,7 +184,7 @@ def test_batches_stay_when_simulations_are_added():
 
     assert batches.batches(rows(100), "auto") == batches.batches(rows(5000), 1) == {}
     many = batches.batches(rows(1000), "auto")
-    assert len(many) == 20 and many["train019"] == [f"s{k}" for k in range(950, 1000)]
+    assert len(many) == 10 and many["train009"] == [f"s{k}" for k in range(900, 1000)]
     more = batches.batches(rows(1000, 1), "auto")
     assert more.pop("embed000") == ["s1000"] and more == many
     run_here = [{"name": "md", "role": "train", "simulate": "AAA"}]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 AUTO_FROM = 101  # simulations; with fewer, a job for each costs minutes at most
-AUTO_SIZE = 50
+AUTO_SIZE = 100
 
 
 def batches(rows: Iterable[Mapping[str, Any]], per_job: int | str) -> dict[str, list[str]]:
