@@ -9,7 +9,6 @@ Assignment: points that were not fitted get the label of their nearest of 20,000
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -61,6 +60,8 @@ def cluster(system: str, z: np.ndarray) -> np.ndarray:
 
 def work(system: str, n: int, output: Path) -> dict[str, float]:
     """One run in this process."""
+    from mdlatent import train
+
     if system == OURS:
         from mdlatent import density
 
@@ -71,7 +72,7 @@ def work(system: str, n: int, output: Path) -> dict[str, float]:
     labels = cluster(system, z)
     seconds = time.process_time() - start
     np.save(output, labels.astype(np.int32))
-    return {"seconds": seconds, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    return {"seconds": seconds, "peak_gb": train.peak_memory_gb("cpu")}
 
 
 def at_size(n: int, rounds: int, systems: list[str]) -> tuple[list[Row], list[Bar]]:

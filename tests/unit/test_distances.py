@@ -48,6 +48,9 @@ def test_numba_and_torch_agree(x):
     full, packed = distances.full(x), distances.packed(x)
     np.testing.assert_allclose(distances.full_torch(torch.tensor(x)), full, rtol=3e-7)
     np.testing.assert_allclose(distances.packed_torch(torch.tensor(x)), packed, rtol=3e-7)
+    with torch.no_grad():
+        np.testing.assert_array_equal(distances.full_torch(torch.tensor(x)), full)
+        np.testing.assert_array_equal(distances.packed_torch(torch.tensor(x)), packed)
     i, j = distances.pairs(x.shape[1])
     np.testing.assert_array_equal(packed, full[:, i, j])
 
@@ -73,6 +76,18 @@ def test_buffers_are_filled_and_wrong_ones_refused():
             distances.packed(x, wrong)
     with pytest.raises(ValueError, match=r"expected \(frames, atoms, 3\)"):
         distances.full(x[0])
+
+
+def test_without_gradients_kernels_do_the_work_where_they_can():
+    x = torch.rand(2, 5, 3)
+    packed = torch.from_numpy(distances.packed(x.numpy()))
+    with torch.no_grad():
+        for wide in (x.double(), x.clone().requires_grad_(), x[:, ::2]):
+            expected = torch.from_numpy(distances.packed(wide.float().numpy(force=True)))
+            torch.testing.assert_close(distances.packed_torch(wide).float(), expected, rtol=3e-7, atol=0)
+        torch.testing.assert_close(distances.packed_torch(x[None])[0], packed, rtol=3e-7, atol=0)
+        traced = torch.jit.trace(distances.packed_torch, (torch.zeros(2, 5, 3),), check_trace=False)
+        torch.testing.assert_close(traced(x), packed, rtol=3e-7, atol=0)  # not the zeros it was traced with
 
 
 def test_gradients_are_right_and_finite_where_atoms_meet():

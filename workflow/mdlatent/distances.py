@@ -76,18 +76,44 @@ def _periodic(coordinates: np.ndarray, boxes: np.ndarray, whole: bool, out: np.n
 def full_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
     """`full` for tensors, on any device, differentiable: (frames, n, 3) → (frames, n, n).
 
-    The gradient of a distance of zero, which is not defined, is taken as zero.
+    The gradient of a distance of zero, which is not defined, is taken as zero. Under `torch.no_grad` the same numbers
+    (but for the last bit) come from the kernels of the CPU, many times as fast.
     """
+    if _plain(coordinates):
+        return _from_numpy(full(coordinates.detach().numpy()))
     x, y, z = coordinates.unbind(-1)
     dx, dy, dz = (c[..., :, None] - c[..., None, :] for c in (x, y, z))
     return _safe_root(dx**2 + dy**2 + dz**2)
 
 
 def packed_torch(coordinates: "torch.Tensor") -> "torch.Tensor":
-    """`packed` for tensors, on any device, differentiable: (frames, n, 3) → (frames, n (n − 1) / 2)."""
+    """`packed` for tensors, as `full_torch`: (frames, n, 3) → (frames, n (n − 1) / 2)."""
+    if _plain(coordinates):
+        return _from_numpy(packed(coordinates.detach().numpy()))
     i, j = _pairs_torch(coordinates.shape[-2], str(coordinates.device))
     dx, dy, dz = (c[..., j] - c[..., i] for c in coordinates.unbind(-1))
     return _safe_root(dx**2 + dy**2 + dz**2)
+
+
+def _plain(coordinates: "torch.Tensor") -> bool:
+    """Whether these are frames as numpy has them, and nobody asks for gradients or traces what is done."""
+    import torch
+
+    return (
+        type(coordinates) is torch.Tensor
+        and coordinates.device.type == "cpu"
+        and coordinates.dtype == torch.float32
+        and coordinates.ndim == 3
+        and not torch.is_grad_enabled()
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _from_numpy(values: np.ndarray) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(values)
 
 
 def _safe_root(squared: "torch.Tensor") -> "torch.Tensor":

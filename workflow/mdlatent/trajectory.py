@@ -120,7 +120,8 @@ class Trajectory:
                     boxes = box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1)[keep])
                 if keep.any():
                     times = np.asarray(times, np.float64)[keep]
-                    yield Chunk(numbers[keep], part.xyz[keep].astype(np.float32, copy=False), times, boxes)
+                    xyz = part.xyz if keep.all() else part.xyz[keep]
+                    yield Chunk(numbers[keep], xyz.astype(np.float32, copy=False), times, boxes)
         self.n_frames = frame if total is None else total
         if total is not None and stop is None and frame < total:
             raise DataError(f"{self.path}: ends at frame {frame} of {total}; the file is cut short, fetch it again")

@@ -25,6 +25,7 @@ FAMILY_MODULES = {
         "models/refinement.py",
         "alignment.py",
         "coordinate_sizes.py",
+        "pair_error.py",
     ],
     "conv2d": ["models/matrix_vae.py"],
     "resnet1d": ["models/matrix_vae.py", "models/batch_norm.py"],

@@ -239,17 +239,16 @@ class CoordinateVAE(LatentModel):
 
     @torch.no_grad()
     def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the base class; the pairs are taken a block of atoms at a time, so that memory is linear in atoms."""
+        """As in the base class; memory is linear in atoms: on a CPU pairs are never kept, else a block at a time."""
         z, _ = self.encode(coordinates)
-        decoded, n = self.decode_coordinates(z), self.n_atoms
-        size = max(1, min(EMBED_BYTES // (16 * len(z) * n), -(-n // 8)))
-        total = z.new_zeros(len(z), dtype=torch.float64)
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            error = _block(decoded, start, stop) - _block(coordinates, start, stop)
-            squares = error.square().sum(1, dtype=torch.float64)
-            total += squares[:, : stop - start].sum(1) / 2 + squares[:, stop - start :].sum(1)
-        return z, (total / self.n_pairs).sqrt().to(z.dtype)
+        decoded = self.decode_coordinates(z)
+        if decoded.device.type == "cpu":
+            from mdlatent import pair_error
+
+            error = torch.from_numpy(pair_error.rms_nm(decoded.numpy(), coordinates.detach().numpy()))
+        else:
+            error = rms_of_pairs_nm(decoded, coordinates)
+        return z, error.to(z.dtype)
 
     def _error(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Error of each frame (B,), in units of the fluctuation, or of its square where `error` is so."""
@@ -357,6 +356,18 @@ def _inverse_scales(deviations: Tensor) -> Tensor:
     noise, and none, which drowns the small ones. Zero where there is no variance."""
     root = (deviations * deviations[:1]).sqrt()
     return torch.where(root > 0, 1 / root.clamp_min(1e-12), torch.zeros_like(root))
+
+
+def rms_of_pairs_nm(decoded: Tensor, true: Tensor) -> Tensor:
+    """`pair_error.rms_nm` on any device, for frames (B, N, 3): a block of atoms at a time."""
+    n = true.shape[1]
+    size = max(1, min(EMBED_BYTES // (16 * len(true) * n), -(-n // 8)))
+    total = true.new_zeros(len(true), dtype=torch.float64)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        squares = (_block(decoded, start, stop) - _block(true, start, stop)).square().sum(1, dtype=torch.float64)
+        total += squares[:, : stop - start].sum(1) / 2 + squares[:, stop - start :].sum(1)
+    return (total / (n * (n - 1) / 2)).sqrt()
 
 
 def _block(coordinates: Tensor, start: int, stop: int) -> Tensor:
