@@ -106,6 +106,11 @@ def test_handedness_is_that_of_the_reference(data: list[Conformers]) -> None:
     heavy = Chem.RemoveHs(molecule)
     mirrored = example_of(heavy, x[0] * torch.tensor([1.0, 1.0, -1.0]))
     assert torch.equal(mirrored.orientation, -example.orientation)
+    radical = Chem.MolFromSmiles("C[C](C)C")  # its centre has no double bond, yet it may be flat
+    star = torch.tensor([[1.5, 0.0, 0.0], [0.0, 0.0, 0.0], [-0.75, 1.3, 0.01], [-0.75, -1.3, 0.0]])
+    assert radical.GetAtomWithIdx(1).GetHybridization() == Chem.HybridizationType.SP3
+    assert not example_of(radical, star).orientation.any()
+    assert example_of(radical, star + torch.tensor([[0.0, 0, 0], [0, 0, 0.5], [0, 0, 0], [0, 0, 0]])).orientation.any()
 
 
 def test_features_tell_atoms_and_bonds_apart() -> None:

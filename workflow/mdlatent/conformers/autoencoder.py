@@ -24,6 +24,7 @@ from mdlatent.conformers.internal_values import Values, wrapped
 __all__ = ["ConformationAutoencoder", "Losses", "losses"]
 
 N_KINDS = 4
+LATENT_SCALE = 10.0  # a mean over a hundred coordinates is small; this makes the latent begin near unit size
 LENGTH_ANGSTROM, LENGTH_SCALE = 1.45, 0.1  # what lengths and angles are before the net has learned anything
 ANGLE, ANGLE_SCALE = 2.0, 0.15
 ANGLE_RANGE = (0.3, 3.1415)
@@ -120,7 +121,7 @@ class ConformationAutoencoder(nn.Module):
         ):
             total = total.index_add(1, molecule, weight[:, None] * rho(h, index, extra, part))
             count = count.index_add(0, molecule, weight)
-        code = total / count.clamp_min(1.0)[:, None]
+        code = LATENT_SCALE * total / count.clamp_min(1.0)[:, None]
         if not self.variational:
             return code, None
         mean, log_variance = code.chunk(2, -1)

@@ -20,6 +20,8 @@ from mdlatent.conformers.internal_values import values
 
 __all__ = ["Batch", "Example", "batch_of", "compact", "example_of"]
 
+FLAT = 0.3  # sine of an improper below which a centre has no handedness (120° has 0.87); radicals may be flat
+
 
 @dataclass(frozen=True)
 class Example:
@@ -52,21 +54,21 @@ class Batch:
 def example_of(molecule: Chem.Mol, reference_angstrom: Tensor) -> Example:
     """Example of a molecule whose conformers all have the handedness of one of them, (n_atoms, 3) Å.
 
-    Of that one the sign of each improper at a tetrahedral centre is kept (−1, 1; else 0): for stereocentres it is what
-    the graph's R and S say, elsewhere which of two equal neighbours is listed first. It is no conformation: conformers
-    whose equal neighbours are listed the other way round must be relabelled before.
+    Of that one the sign of each improper at a tetrahedral centre is kept (−1 or 1; 0 elsewhere and where it is flat).
+    For stereocentres it is what the graph's R and S say, for others which of two equal neighbours is listed first. It
+    is no conformation: conformers whose equal neighbours are listed the other way round must be relabelled before.
     """
     internal = compact(internal_coordinates(molecule), molecule)
-    sign = values(internal, reference_angstrom[None].double()).dihedrals[0].sin().sign().float()
+    sine = values(internal, reference_angstrom[None].double()).dihedrals[0].sin()
     tetrahedral = torch.tensor(
         [
             atom.GetHybridization() == Chem.HybridizationType.SP3 and (atom.GetAtomicNum() != 7 or atom.GetDegree() > 3)
             for atom in molecule.GetAtoms()
         ]
     )
-    held = (internal.kinds == IMPROPER) & tetrahedral[internal.dihedrals[:, 2]]
+    held = (internal.kinds == IMPROPER) & tetrahedral[internal.dihedrals[:, 2]] & (sine.abs() > FLAT)
     name = molecule.GetProp("_Name") if molecule.HasProp("_Name") else Chem.MolToSmiles(molecule)
-    return Example(name, graph_of(molecule), internal, torch.where(held, sign, 0.0))
+    return Example(name, graph_of(molecule), internal, torch.where(held, sine.sign().float(), 0.0))
 
 
 def compact(internal: InternalCoordinates, molecule: Chem.Mol) -> InternalCoordinates:

@@ -81,7 +81,9 @@ def train(
     if not data:
         raise DataError("no molecule to train on; give molecules with at least one conformer each")
     generator, draw = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
     n_batches = math.ceil(len(data) / options.n_molecules)
     rows: list[Row] = []
     begin = time.monotonic()
