@@ -462,6 +462,16 @@ def test_refit_betters_what_more_frames_can_better(helices):
     assert result.rows is before.rows
 
 
+def test_refit_is_a_whole_training_of_so_many_epochs(store):
+    """To the bit: its rate falls to 0 at its own last epoch, not at that of the training before."""
+    before = training.Trained([], "epoch 3 of 8", 3, None)
+    both = np.concatenate([np.arange(90), np.arange(100, 120)])
+    after, _ = refitted(store, {"train": both[:90], "validation": both[90:]}, before)
+    plain = prepared(store, 2, rows=both)
+    trained(store, plain, train_rows=both, validation_rows=both[:0], epochs=3)
+    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), plain.parameters(), strict=True))
+
+
 def test_refit_ends_at_the_epoch_that_was_best(store):
     seen = []
     before = training.Trained([], "epoch 3 of 8", 3, None)

@@ -1,8 +1,10 @@
 """Train anew on training and validation frames together, for as many epochs as were best with the latter held back.
 
-The validation frames are needed to choose the epoch and are good to learn from afterwards. No test frame is seen. Where
-the start was kept, or no epoch could be chosen, nothing is done. What is known of the validation frames (history,
-errors) is of the model before; of this one, frames that it has not seen are only those of the test.
+The validation frames are needed to choose the epoch and are good to learn from afterwards. No test frame is seen. It
+is a whole training of so many epochs: its learning rate falls to 0 at the last of them, wherever the rate of the
+training before stood then. Where the start was kept, or no epoch could be chosen, nothing is done. What is known of the
+validation frames (history, errors) is of the model before; of this one, frames that it has not seen are only those of
+the test.
 """
 
 import logging
@@ -52,8 +54,8 @@ def refit(
     feed = Feed(store, both, settings["batch_size"], seed, **share)
     nothing = Feed(store, both[:0], settings["batch_size"], **share)
     trained = training.train(
-        model.to(share.get("device", "cpu")), feed, nothing, settings, seed, checkpoints,
-        stop=stop, group=group, note=lambda record: note(record | {"refit": True}), last_epoch=before.epoch,
+        model.to(share.get("device", "cpu")), feed, nothing, settings | {"epochs": before.epoch, "refit": False}, seed,
+        checkpoints, stop=stop, group=group, note=lambda record: note(record | {"refit": True}),
     )  # fmt: skip
     trained.weights = f"{before.weights}; then trained anew for {before.epoch} epochs on validation frames too"
     trained.rows, trained.epoch = before.rows, before.epoch

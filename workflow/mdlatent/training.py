@@ -93,7 +93,6 @@ def train(
     stop: Any = False,
     group: Group | None = None,
     note: Callable[[Row], None] = lambda record: None,
-    last_epoch: int | None = None,
 ) -> Trained:
     """Train `model` in place on `feed`, watched on `validation` (may be empty); `options` is the section `train`.
 
@@ -103,15 +102,12 @@ def train(
     With a `group`, `feed` and `validation` give this process's shares; `checkpoints` and `on_epoch` are process 0's and
     without effect in the others; if `stop` is true in one, all stop after the same step. `note` is told at each end of
     an epoch, and at a stop, which batches of it this process worked on and which frames it had of them (`feed.Tally`).
-
-    `last_epoch` ends the training early, with rates and β as if it went on to `epochs`.
     """
     group = group or Group()
     if not group.is_main:
         checkpoints, on_epoch = None, lambda rows: None
     epochs, n_batches = options["epochs"], feed.n_batches
     n_steps = epochs * n_batches
-    until = epochs if last_epoch is None else last_epoch
     n_warmup = min(n_batches, max(1, n_steps // 5))
     optimizer = torch.optim.AdamW(
         model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True
@@ -165,7 +161,7 @@ def train(
 
     begin = reported = saved = time.monotonic()
     cpu_s, frames_done, steps_done = time.process_time(), 0, 0
-    while epoch <= until and not _out_of_patience(epoch, best, options):
+    while epoch <= epochs and not _out_of_patience(epoch, best, options):
         beta = _beta(epoch, options)
         model.train()
         epoch_begin = time.monotonic()
@@ -192,11 +188,11 @@ def train(
             frames_done, steps_done, now = frames_done + len(batch), steps_done + 1, time.monotonic()
             if now - reported >= REPORT_S:
                 reported = now
-                left_s = (now - begin) / steps_done * (until * n_batches - step - 1)
+                left_s = (now - begin) / steps_done * (epochs * n_batches - step - 1)
                 last = f", validation loss {rows[-1]['validation_loss']:.3g}" if rows and len(validation) else ""
                 log.info(
                     "epoch %d of %d, step %d of %d: loss %.3g%s, about %.0f s left",
-                    epoch, until, first, n_batches, float(sums[1] / sums[0]), last, left_s,
+                    epoch, epochs, first, n_batches, float(sums[1] / sums[0]), last, left_s,
                 )  # fmt: skip
             if first < n_batches and (told or due):
                 sums[5] += now - epoch_begin
@@ -218,12 +214,12 @@ def train(
                 row["validation_reconstruction"] = parts["reconstruction"]
                 row["validation_loss"] = plain + beta * parts["kl"]
             row["seconds"] = float(sums[5]) + time.monotonic() - epoch_begin
-            _warn_of_collapse(row, rows, model.latent_dim, last=epoch == until)
+            _warn_of_collapse(row, rows, model.latent_dim, last=epoch == epochs)
             rows.append(row)
             _keep_best(best, row, plain, model, beta == options["beta"], group.is_main)
         on_epoch(rows)
         epoch, first, sums = epoch + 1, 0, epoch_sums.empty(model, feed.device)
-        if epoch <= until and not _out_of_patience(epoch, best, options):
+        if epoch <= epochs and not _out_of_patience(epoch, best, options):
             (told,) = group.any(stop)
             if told or (epoch - 1) % options["checkpoint_epochs"] == 0:
                 save()
@@ -231,10 +227,10 @@ def train(
             if told:
                 _stop(epoch, checkpoints, group)
 
-    if options.get("refit") and last_epoch is None:
+    if options.get("refit"):
         save()  # one that is stopped in what follows need not do any of this again
     done, cpu_s = group.sum(torch.tensor([frames_done, time.process_time() - cpu_s], dtype=torch.float64)).tolist()
-    weights, chosen = f"last epoch ({until}): there were no validation frames to choose by", 0
+    weights, chosen = f"last epoch ({epochs}): there were no validation frames to choose by", 0
     if start_loss <= best["plain"] and math.isfinite(start_loss):
         model.load_state_dict(group.broadcast(start_model))
         weights = (
