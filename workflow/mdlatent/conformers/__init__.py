@@ -1,0 +1,1 @@
+"""Conformers of molecules: reference sets, generators, and how well the one meets the other."""
