@@ -106,8 +106,8 @@ def from_pool(torsions: str, task: Task) -> np.ndarray:
     """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them."""
     options = replace(task.options, torsions=torsions)
     statistics = (task.statistics or shipped_statistics()) if torsions == "learned" else None
-    made, energies = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline)
-    return made[pool.choose(task.mol, made, energies, task.n, options)]
+    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline)
+    return made.coordinates[pool.choose(task.mol, made, task.n, options)]
 
 
 def _many(task: Task) -> tuple[np.ndarray, np.ndarray]:

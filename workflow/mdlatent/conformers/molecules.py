@@ -74,7 +74,8 @@ class Molecule:
     @property
     def scaffold(self) -> str:
         """SMILES of the Murcko scaffold without stereo; of a molecule without rings, its own skeleton's key."""
-        found = MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.RemoveHs(self.mol), includeChirality=False)
+        with rdBase.BlockLogs():
+            found = MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.RemoveHs(self.mol), includeChirality=False)
         return found or f"acyclic {self.key}"
 
     @property
@@ -261,16 +262,21 @@ def _with_hydrogens(record: Chem.Mol) -> Chem.Mol:
 def _undefined(mol: Chem.Mol) -> list[str]:
     """Stereo that the graph leaves open, as `atom 3 (C)` or `bond 2-3`; nitrogen that inverts does not count."""
     found = []
-    for info in Chem.FindPotentialStereo(Chem.RemoveHs(mol)):
+    heavy = Chem.RemoveHs(mol)
+    for info in Chem.FindPotentialStereo(heavy):
         if info.specified != Chem.StereoSpecified.Unspecified:
             continue
         if info.type == Chem.StereoType.Atom_Tetrahedral:
-            atom = mol.GetAtomWithIdx(info.centeredOn)
-            found.append(f"atom {atom.GetIdx()} ({atom.GetSymbol()})")
+            found.append(f"atom {info.centeredOn} ({heavy.GetAtomWithIdx(info.centeredOn).GetSymbol()})")
         elif info.type == Chem.StereoType.Bond_Double:
-            bond = Chem.RemoveHs(mol).GetBondWithIdx(info.centeredOn)
-            found.append(f"bond {bond.GetBeginAtomIdx()}-{bond.GetEndAtomIdx()}")
+            bond = heavy.GetBondWithIdx(info.centeredOn)
+            if not any(_n_double(atom) > 1 for atom in (bond.GetBeginAtom(), bond.GetEndAtom())):  # as in an azide
+                found.append(f"bond {bond.GetBeginAtomIdx()}-{bond.GetEndAtomIdx()}")
     return found
+
+
+def _n_double(atom: Chem.Atom) -> int:
+    return sum(bond.GetBondType() == Chem.BondType.DOUBLE for bond in atom.GetBonds())
 
 
 def _inchikey(mol: Chem.Mol) -> str:

@@ -1,11 +1,12 @@
 """Our generator: torsions drawn from learned distributions on ETKDG's local geometry, relaxed, and chosen from.
 
 1. A few ETKDGv3 conformers give rings and local geometry.
-2. Their rotors are turned by angles drawn from the learned distributions; of several draws those with the least
-   overlap of atoms are kept.
-3. All are relaxed a little by MMFF94s; the better ones, and all of a last round, further.
-4. Later rounds start from the lowest found so far and turn a few rotors of each.
-5. n are chosen for the least expected error (selection.expected).
+2. Their rotors are turned by angles drawn from the learned distributions; of several draws the one with the least
+   overlap of atoms is kept.
+3. All are relaxed by MMFF94s in stages, after each of which the higher ones are dropped. The geometries of every stage
+   but the first stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up.
+4. Half of the n are chosen for the least expected error (selection.expected), the others are distinct structures of the
+   deepest wells.
 
 The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone) is the
 ablation. Memory grows with the pool times the square of the number of atoms.
@@ -24,7 +25,7 @@ from mdlatent.conformers.molecules import with_conformers
 from mdlatent.conformers.rotors import Rotor, find_rotors, turn
 from mdlatent.conformers.torsion_statistics import TURNS, TorsionStatistics
 
-__all__ = ["Options", "build", "choose"]
+__all__ = ["Options", "Pool", "build", "choose"]
 
 
 @dataclass(frozen=True)
@@ -33,57 +34,76 @@ class Options:
 
     torsions: str = "learned"
     seeds: float = 0.5
-    candidates: float = 6.0  # relaxed a little
-    kept: float = 4.0  # relaxed fully
+    stages: tuple[tuple[float, int], ...] = ((4.0, 40), (3.0, 40), (2.5, 40), (1.5, 120))  # how many, BFGS steps
     overdraw: int = 4  # draws per candidate, of which the least overlapping is kept
-    rounds: int = 1
-    first_steps: int = 30
-    last_steps: int = 250
-    window_kcal: float = 15.0
-    temperature_kcal: float = 2.0
+    well_kcal: float = 12.0  # wells this far above the deepest are left out
+    strain_kcal: float = 6.0  # and structures this far
+    temperature_kcal: float = 1.0
     precision_weight: float = 1.0
-    duplicate_angstrom: float = 0.3
+    spread: float = 0.5  # share of the n that is chosen for the least expected error
+    spread_angstrom: float = 0.5  # these are so far apart
+    duplicate_angstrom: float = 0.125  # all others are, as long as there are enough
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Structures to choose from: coordinates (B, n_atoms, 3) in Å; energies (B,) in kcal/mol, own and of their well.
+
+    The energy of the well is that of the same candidate after its last stage.
+    """
+
+    coordinates: np.ndarray
+    own_kcal: np.ndarray
+    well_kcal: np.ndarray
 
 
 def build(
     mol: Chem.Mol, n: int, seed: int, options: Options, statistics: TorsionStatistics | None, deadline: Deadline
-) -> tuple[np.ndarray, np.ndarray]:
-    """The relaxed pool for n conformers: coordinates (B, n_atoms, 3) in Å, MMFF94s energies (B,) in kcal/mol."""
+) -> Pool:
+    """The pool for n conformers."""
     rng = np.random.default_rng([seed, 1])
-    field = ForceField(mol)
-    rotors = find_rotors(mol)
-    n_candidates = max(4, round(options.candidates * n))
-    n_kept = max(2, round(options.kept * n))
+    field, rotors = ForceField(mol), find_rotors(mol)
+    sizes = [max(3, round(share * n)) for share, _ in options.stages]
     if options.torsions == "etkdg" or not rotors:
-        n_candidates = n_candidates if rotors else min(n_candidates, 2 * n)
-        pool, energies = field.relax(embed(mol, n_candidates, seed, deadline), options.first_steps, deadline)
+        now = embed(mol, sizes[0] if rotors else min(sizes[0], 2 * n), seed, deadline)
     else:
-        seeds = embed(mol, max(2, round(options.seeds * n)), seed, deadline)
-        overlap = Overlap(mol)
-        per_round = np.diff(np.linspace(0, n_candidates, options.rounds + 1).astype(int))
-        starts, n_turned = seeds, len(rotors)
-        pool, energies = field.relax(seeds, options.first_steps, deadline)
-        for number, size in enumerate(per_round):
-            size = size - len(seeds) if number == 0 else size
-            drawn = draw(starts, rotors, size, n_turned, statistics, overlap, options, rng)
-            drawn, found = field.relax(drawn, options.first_steps, deadline)
-            pool, energies = np.concatenate([pool, drawn]), np.concatenate([energies, found])
-            best = selection.lowest(energies, max(2, n // 2))
-            starts, n_turned = pool[best], max(1, min(3, len(rotors) // 2))
-    best = selection.lowest(energies, n_kept)
-    return field.relax(pool[best], options.last_steps, deadline)
-
-
-def choose(mol: Chem.Mol, pool: np.ndarray, energies: np.ndarray, n: int, options: Options) -> np.ndarray:
-    """Indices of the n chosen conformers of a pool, lowest energy first."""
-    order = selection.lowest(energies, len(energies))
-    within = order[energies[order] <= energies.min() + options.window_kcal]
-    within = order[: max(n, len(within))]
-    rmsd = metrics.rmsd_matrix(with_conformers(mol, pool[within]))
-    chosen = selection.expected(
-        rmsd, energies[within], n, options.temperature_kcal, options.precision_weight, options.duplicate_angstrom
+        now = embed(mol, min(sizes[0], max(2, round(options.seeds * n))), seed, deadline)
+        drawn = draw(now, rotors, sizes[0] - len(now), len(rotors), statistics, Overlap(mol), options, rng)
+        now = np.concatenate([now, drawn])
+    candidate = np.arange(len(now))
+    well = np.full(len(now), np.inf)
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for size, (_, steps) in zip(sizes, options.stages, strict=True):
+        best = selection.lowest(well[candidate], size)
+        candidate = candidate[best]
+        now, own = field.relax(now[best], steps, deadline)
+        well[candidate] = own
+        kept.append((now, own, candidate))
+    kept = kept[1:] or kept
+    return Pool(
+        np.concatenate([some for some, _, _ in kept]),
+        np.concatenate([own for _, own, _ in kept]),
+        np.concatenate([well[of] for _, _, of in kept]),
     )
-    return within[np.sort(chosen)]
+
+
+def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options) -> np.ndarray:
+    """Indices of the n chosen structures of a pool, lowest own energy first."""
+    order = np.lexsort((pool.own_kcal, pool.well_kcal))
+    low = pool.own_kcal.min()
+    good = (pool.well_kcal[order] <= low + options.well_kcal) & (pool.own_kcal[order] <= low + options.strain_kcal)
+    order = np.concatenate([order[good], order[~good][: max(0, n - int(good.sum()))]])
+    rmsd = metrics.rmsd_matrix(with_conformers(mol, pool.coordinates[order]))
+    first = selection.expected(
+        rmsd,
+        pool.well_kcal[order],
+        max(1, round(options.spread * n)),
+        options.temperature_kcal,
+        options.precision_weight,
+        options.spread_angstrom,
+    )
+    chosen = order[selection.fill(rmsd, first.tolist(), n, options.duplicate_angstrom)]
+    return chosen[np.argsort(pool.own_kcal[chosen], kind="stable")]
 
 
 class Overlap:

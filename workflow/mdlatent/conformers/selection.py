@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["expected", "k_means", "lowest"]
+__all__ = ["expected", "fill", "k_means", "lowest"]
 
 
 def lowest(energies_kcal: np.ndarray, n: int) -> np.ndarray:
@@ -69,6 +69,16 @@ def expected(
         nearest = np.minimum(nearest, rmsd_angstrom[best])
         apart = np.minimum(apart, rmsd_angstrom[best])
     return np.array(chosen)
+
+
+def fill(rmsd_angstrom: np.ndarray, chosen: list[int], n: int, duplicate_angstrom: float) -> list[int]:
+    """`chosen` and the first others, n in all, further than `duplicate_angstrom` from all before; then any others."""
+    result = list(chosen)
+    for apart in (duplicate_angstrom, -1.0):
+        for index in range(len(rmsd_angstrom)):
+            if len(result) < n and index not in result and rmsd_angstrom[index, result].min() > apart:
+                result.append(index)
+    return result
 
 
 def _expected_nearest(rmsd: np.ndarray, weight: np.ndarray, draws: float) -> np.ndarray:
