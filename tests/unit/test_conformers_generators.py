@@ -54,6 +54,10 @@ def test_rigid_rings_linear_and_long(smiles: str, statistics: torsion_statistics
     assert generate("torsions", from_smiles(smiles).mol, 3, 0, statistics=statistics).GetNumConformers() == 3
 
 
+def test_many_of_a_rigid_molecule(statistics: torsion_statistics.TorsionStatistics) -> None:
+    assert generate("torsions", from_smiles("C1CCOC1").mol, 90, 0, statistics=statistics).GetNumConformers() == 90
+
+
 def test_a_limit_is_kept_and_named(statistics: torsion_statistics.TorsionStatistics) -> None:
     with pytest.raises(MoleculeError, match=r"not done within 0\.05 s"):
         generate("torsions", from_smiles("CC(C)CCCCOC(=O)CCCCNCCCCCC").mol, 300, 0, limit_s=0.05, statistics=statistics)

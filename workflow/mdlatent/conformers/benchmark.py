@@ -7,7 +7,7 @@ conformers.parquet, a row per molecule and generator, and summary.json; prints t
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.part != "all":
         found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
     statistics = TorsionStatistics.load(args.statistics) if args.statistics else None
-    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, statistics)
-    with files.write_beside(args.output_dir / "conformers.parquet") as path:
-        table.to_parquet(path)
+
+    def write(so_far: "pd.DataFrame") -> None:
+        with files.write_beside(args.output_dir / "conformers.parquet") as path:
+            so_far.to_parquet(path)
+
+    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write)
     result = summary.summarise(table)
     files.write_json(args.output_dir / "summary.json", result)
     print(summary.text(result))
@@ -68,8 +71,12 @@ def measure(
     seed: int = 0,
     limit_s: float = 60.0,
     statistics: "TorsionStatistics | None" = None,
+    note: "Callable[[pd.DataFrame], None]" = lambda so_far: None,
 ) -> "pd.DataFrame":
-    """A row per molecule and generator; which generator is first changes from molecule to molecule."""
+    """A row per molecule and generator; which generator is first changes from molecule to molecule.
+
+    `note` is given all rows so far after each molecule.
+    """
     import pandas as pd
 
     from mdlatent.conformers import quality
@@ -88,6 +95,7 @@ def measure(
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
             rows.append(about | {"generator": name} | _one(name, molecule, seed, limit_s, statistics, lowest))
+        note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
 
 

@@ -4,7 +4,7 @@
 2. Their rotors are turned by angles drawn from the learned distributions; of several draws the one with the least
    overlap of atoms is kept.
 3. All are relaxed by MMFF94s in stages, after each of which the higher ones are dropped. The geometries of every stage
-   but the first stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up.
+   stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up.
 4. Half of the n are chosen for the least expected error (selection.expected), the others are distinct structures of the
    deepest wells.
 
@@ -30,18 +30,18 @@ __all__ = ["Options", "Pool", "build", "choose"]
 
 @dataclass(frozen=True)
 class Options:
-    """Sizes are per conformer asked for; the values were chosen on validation molecules."""
+    """The values were chosen on validation molecules. `effort` says what sizes are measured in."""
 
     torsions: str = "learned"
     seeds: float = 0.5
-    stages: tuple[tuple[float, int], ...] = ((4.0, 40), (3.0, 40), (2.5, 40), (1.5, 120))  # how many, BFGS steps
+    stages: tuple[tuple[float, int], ...] = ((4.0, 60), (2.5, 60), (2.0, 150))  # how many, BFGS steps
     overdraw: int = 4  # draws per candidate, of which the least overlapping is kept
     well_kcal: float = 12.0  # wells this far above the deepest are left out
     strain_kcal: float = 6.0  # and structures this far
     temperature_kcal: float = 1.0
-    precision_weight: float = 1.0
+    precision_weight: float = 0.3
     spread: float = 0.5  # share of the n that is chosen for the least expected error
-    spread_angstrom: float = 0.5  # these are so far apart
+    spread_angstrom: float = 0.7  # these are so far apart
     duplicate_angstrom: float = 0.125  # all others are, as long as there are enough
 
 
@@ -57,17 +57,26 @@ class Pool:
     well_kcal: np.ndarray
 
 
+def effort(n: int, n_rotors: int) -> float:
+    """The unit of the sizes of a pool: √(12 n), so n for the usual dozen, times (rotors + 1) / 6 within 1/3 and 4/3.
+
+    How many wells there are to search depends on the molecule more than on how many conformers are wanted; for many
+    conformers it is n / 3, so that there are enough to choose from.
+    """
+    return max(float(np.sqrt(12 * n) * np.clip((n_rotors + 1) / 6, 1 / 3, 4 / 3)), n / 3)
+
+
 def build(
     mol: Chem.Mol, n: int, seed: int, options: Options, statistics: TorsionStatistics | None, deadline: Deadline
 ) -> Pool:
     """The pool for n conformers."""
     rng = np.random.default_rng([seed, 1])
     field, rotors = ForceField(mol), find_rotors(mol)
-    sizes = [max(3, round(share * n)) for share, _ in options.stages]
+    sizes = [max(3, round(share * effort(n, len(rotors)))) for share, _ in options.stages]
     if options.torsions == "etkdg" or not rotors:
         now = embed(mol, sizes[0] if rotors else min(sizes[0], 2 * n), seed, deadline)
     else:
-        now = embed(mol, min(sizes[0], max(2, round(options.seeds * n))), seed, deadline)
+        now = embed(mol, min(sizes[0], max(2, round(options.seeds * effort(n, len(rotors))))), seed, deadline)
         drawn = draw(now, rotors, sizes[0] - len(now), len(rotors), statistics, Overlap(mol), options, rng)
         now = np.concatenate([now, drawn])
     candidate = np.arange(len(now))
@@ -79,7 +88,6 @@ def build(
         now, own = field.relax(now[best], steps, deadline)
         well[candidate] = own
         kept.append((now, own, candidate))
-    kept = kept[1:] or kept
     return Pool(
         np.concatenate([some for some, _, _ in kept]),
         np.concatenate([own for _, own, _ in kept]),
