@@ -101,6 +101,13 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
         molecules.read_sdf(tmp_path / "empty.sdf")
 
 
+def test_names_are_made_unique(tmp_path: Path) -> None:
+    one, other = (block(conformers(smiles, 1), title) for smiles, title in (("CCCCO", "same"), ("CCCCN", "other")))
+    path = tmp_path / "apart.sdf"
+    path.write_text(one + other + one)
+    assert [found.name for found in molecules.read_files([path])] == ["same", "other", "same (2)"]
+
+
 def test_split_separates_scaffolds_and_skeletons(cdk2: list[molecules.Molecule]) -> None:
     parts = scaffolds.split(cdk2)
     assert sum(map(len, parts.values())) == len(cdk2) and all(parts.values())

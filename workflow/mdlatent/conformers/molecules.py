@@ -9,8 +9,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -116,18 +117,24 @@ def read_sdf(
 
 
 def read_files(paths: Iterable[str | Path]) -> list[Molecule]:
-    """The molecules of several SDF files; what is left out is said in the log. Raises MoleculeError as `read_sdf`."""
+    """The molecules of several SDF files; what is left out is said in the log. Raises MoleculeError as `read_sdf`.
+
+    Of molecules with the same name (whose records do not follow one another) the second becomes `name (2)`.
+    """
     result: list[Molecule] = []
+    times: Counter[str] = Counter()
     for path in paths:
         found, refused = read_sdf(path)
-        for one in refused:
-            log.warning("%s: left out %s: %s", path, one.name, one.reason)
+        for bad in refused:
+            log.warning("%s: left out %s: %s", path, bad.name, bad.reason)
         log.info(
             "%s: %d molecules, %d with broken graphs; %d conformers, %d duplicates left out",
             path, len(found), sum(one.broken for one in found), sum(one.mol.GetNumConformers() for one in found),
             sum(one.n_duplicates for one in found),
         )  # fmt: skip
-        result += found
+        for one in found:
+            times[one.name] += 1
+            result.append(one if times[one.name] == 1 else replace(one, name=f"{one.name} ({times[one.name]})"))
     return result
 
 

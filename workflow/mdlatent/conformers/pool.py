@@ -27,6 +27,8 @@ from mdlatent.conformers.torsion_statistics import TURNS, TorsionStatistics
 
 __all__ = ["Options", "Pool", "build", "choose"]
 
+AUTOMORPHISMS = 200  # looked at in a choice: more cost minutes, and then a few like structures pass for different ones
+
 
 @dataclass(frozen=True)
 class Options:
@@ -101,7 +103,7 @@ def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options) -> np.ndarray:
     low = pool.own_kcal.min()
     good = (pool.well_kcal[order] <= low + options.well_kcal) & (pool.own_kcal[order] <= low + options.strain_kcal)
     order = np.concatenate([order[good], order[~good][: max(0, n - int(good.sum()))]])
-    rmsd = metrics.rmsd_matrix(with_conformers(mol, pool.coordinates[order]))
+    rmsd = metrics.rmsd_matrix(with_conformers(mol, pool.coordinates[order]), AUTOMORPHISMS)
     first = selection.expected(
         rmsd,
         pool.well_kcal[order],
