@@ -46,12 +46,13 @@ def test_angles_are_rdkits_and_turn_turns_them() -> None:
             assert np.allclose(*lengths, atol=1e-9)
 
 
-def test_keys_do_not_depend_on_the_order_of_atoms() -> None:
+@pytest.mark.parametrize("spellings", [("ClCCBr", "BrCCCl"), ("CC(=O)NCc1ccc(OCC)cc1", "c1(OCC)ccc(cc1)CNC(C)=O")])
+def test_keys_do_not_depend_on_the_order_of_atoms(spellings: tuple[str, str]) -> None:
     found = []
-    for smiles in ("CC(=O)NCc1ccc(OCC)cc1", "c1(OCC)ccc(cc1)CNC(C)=O", "C(NC(=O)C)c1ccc(cc1)OCC"):
+    for smiles in spellings:
         keys = [tuple(key) for rotor in rotors.find_rotors(from_smiles(smiles).mol) for key in rotor.keys.tolist()]
         found.append(sorted(keys))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def test_learns_that_amides_are_planar_and_butane_is_staggered(egfr: list[molecules.Molecule]) -> None:
