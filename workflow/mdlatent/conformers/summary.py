@@ -22,16 +22,19 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 
     Each part has {generator: values}; means of AMR are over the molecules for which something was generated.
     """
-    result = {"all": _part(table), "clean": _part(table[~table["broken"]])}
+    order = list(dict.fromkeys(table["generator"]))
+    result = {"all": _part(table, order), "clean": _part(table[~table["broken"]], order)}
     for low, high in GROUPS:
         some = table[table["n_rotatable"].between(low, high)]
-        result[f"{low}-{high} rotatable bonds" if high < 99 else f"{low} and more rotatable bonds"] = _part(some)
+        name = f"{low}-{high} rotatable bonds" if high < 99 else f"{low} and more rotatable bonds"
+        result[name] = _part(some, order)
     return {name: part for name, part in result.items() if part}
 
 
-def _part(table: pd.DataFrame) -> dict[str, Any]:
+def _part(table: pd.DataFrame, order: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for generator, rows in table.groupby("generator", sort=False):
+    for generator in order if len(table) else []:
+        rows = table[table["generator"] == generator]
         made = rows[rows["n_generated"] > 0]
         columns = [name for name in rows.columns if name.startswith("cov_")]
         values: dict[str, Any] = {"molecules": len(rows), "failures": len(rows) - len(made)}
@@ -42,11 +45,11 @@ def _part(table: pd.DataFrame) -> dict[str, Any]:
         made_n = made["n_generated"].sum()
         values["cpu_s_per_conformer"] = _number(made["cpu_s"].sum() / made_n) if made_n else None
         values["against"] = {
-            other: {name: _difference(table, str(generator), other, name) for name in AMR}
-            for other in dict.fromkeys(table["generator"])
+            other: {name: _difference(table, generator, other, name) for name in AMR}
+            for other in order
             if other != generator
         }
-        result[str(generator)] = values
+        result[generator] = values
     return result
 
 
