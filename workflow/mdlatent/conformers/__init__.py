@@ -1,1 +1,1 @@
-"""Conformers of small molecules: internal coordinates, learned models of them, generators."""
+"""Small molecules: conformations as internal coordinates, the conformation autoencoder, generators and their benchmark."""

@@ -1,0 +1,139 @@
+"""Measure generators on reference conformers: exactly 2 K are made where a molecule has K references.
+
+Generators take turns molecule by molecule in one process, so that a busy machine slows all alike. Writes
+conformers.parquet, a row per molecule and generator, and summary.json; prints the table. Seconds are process CPU time.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rdkit.Chem import rdMolDescriptors
+
+from mdlatent import files, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mdlatent.conformers.molecules import Molecule
+    from mdlatent.conformers.torsion_statistics import TorsionStatistics
+
+log = logging.getLogger("mdlatent")
+
+DEFAULT = ("etkdg", "etkdg_mmff", "etkdg_pool", "torsions_uniform", "torsions")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run, write, print."""
+    parser = stage.parser("conformers.benchmark", __doc__)
+    parser.add_argument("sdf", nargs="+", type=Path, help="SDF files with reference conformers (.sdf, .sdf.gz)")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for conformers.parquet, summary.json")
+    parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
+    parser.add_argument("--generators", nargs="+", default=DEFAULT, help="names of generators")
+    parser.add_argument("--statistics", type=Path, help="torsion statistics (default: those of the package)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generators")
+    parser.add_argument("--split-seed", type=int, default=0, help="seed of the split by scaffold")
+    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    parser.add_argument("--at-most", type=int, help="only so many molecules")
+    parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    stage.limit_threads(1)
+    _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from mdlatent.conformers import molecules, scaffolds, summary
+    from mdlatent.conformers.torsion_statistics import TorsionStatistics
+
+    found = molecules.read_files(args.sdf)
+    if args.part != "all":
+        found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
+    statistics = TorsionStatistics.load(args.statistics) if args.statistics else None
+
+    def write(so_far: "pd.DataFrame") -> None:
+        with files.write_beside(args.output_dir / "conformers.parquet") as path:
+            so_far.to_parquet(path)
+
+    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write)
+    result = summary.summarise(table)
+    files.write_json(args.output_dir / "summary.json", result)
+    print(summary.text(result))
+
+
+def measure(
+    molecules: Sequence["Molecule"],
+    generators: Sequence[str],
+    seed: int = 0,
+    limit_s: float = 60.0,
+    statistics: "TorsionStatistics | None" = None,
+    note: "Callable[[pd.DataFrame], None]" = lambda so_far: None,
+) -> "pd.DataFrame":
+    """A row per molecule and generator; which generator is first changes from molecule to molecule.
+
+    `note` is given all rows so far after each molecule.
+    """
+    import pandas as pd
+
+    from mdlatent.conformers import quality
+
+    rows = []
+    for number, molecule in enumerate(stage.progress(molecules, len(molecules), "molecules")):
+        about = {
+            "molecule": molecule.name,
+            "key": molecule.key,
+            "broken": molecule.broken,
+            "n_heavy": molecule.mol.GetNumHeavyAtoms(),
+            "n_rotatable": rdMolDescriptors.CalcNumRotatableBonds(molecule.mol),
+            "n_references": molecule.mol.GetNumConformers(),
+        }
+        lowest = quality.lowest_reference(molecule.mol)
+        for place in range(len(generators)):
+            name = generators[(number + place) % len(generators)]
+            rows.append(about | {"generator": name} | _one(name, molecule, seed, limit_s, statistics, lowest))
+        note(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
+
+
+def _one(
+    generator: str,
+    molecule: "Molecule",
+    seed: int,
+    limit_s: float,
+    statistics: "TorsionStatistics | None",
+    lowest_kcal: float,
+) -> dict[str, Any]:
+    """What one generator reaches for one molecule."""
+    from mdlatent.conformers import metrics, quality
+    from mdlatent.conformers.generators import generate
+    from mdlatent.conformers.molecules import MoleculeError
+
+    n = 2 * molecule.mol.GetNumConformers()
+    start = time.process_time()
+    try:
+        made = generate(generator, molecule.bare, n, seed, limit_s, statistics)
+    except MoleculeError as error:
+        log.warning("%s: %s: %s", molecule.name, generator, error)
+        nothing = metrics.coverage(np.zeros((0, n // 2)))
+        return {"n_generated": 0, "failure": str(error), "cpu_s": time.process_time() - start} | nothing
+    cpu_s = time.process_time() - start
+    raw, relaxed = quality.energies_above(made, lowest_kcal)
+    rmsd = metrics.rmsd_matrix(made)
+    return {
+        "n_generated": n,
+        "failure": "",
+        "cpu_s": cpu_s,
+        **metrics.coverage(metrics.rmsd_between(made, molecule.mol)),
+        "energy_raw_kcal": float(np.median(raw)),
+        "energy_relaxed_kcal": float(np.median(relaxed)),
+        "stereo_kept_percent": quality.stereo_kept(made),
+        "distinct_percent": 100 * len(metrics.distinct(rmsd, 0.125)) / n,
+    }
+
+
+if __name__ == "__main__":
+    stage.run(main)

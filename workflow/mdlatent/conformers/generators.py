@@ -1,0 +1,132 @@
+"""Generators of conformers behind one function: molecule, number, seed → conformers.
+
+| name | what it does |
+|---|---|
+| `etkdg` | RDKit's ETKDGv3 as it comes |
+| `etkdg_mmff` | the same, relaxed by MMFF94s |
+| `etkdg_cluster` | 20 n of ETKDGv3, relaxed, n by K-means on superposed coordinates (arXiv 2302.07061) |
+| `etkdg_lowest` | the same 20 n, the n of lowest energy |
+| `torsions` | ours: learned torsions, relaxed, chosen for the least expected error (pool.py) |
+| `torsions_uniform` | the same without learned torsions: angles drawn uniformly |
+| `etkdg_pool` | the same without torsions: as many ETKDGv3 conformers, relaxed and chosen alike |
+
+One thread; the same molecule, number and seed give the same conformers, bit by bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rdkit import Chem
+
+from mdlatent.conformers import pool, selection
+from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.molecules import MoleculeError, with_conformers
+from mdlatent.conformers.torsion_statistics import TorsionStatistics
+from mdlatent.errors import ConfigError
+
+__all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_statistics"]
+
+LIMIT_S = 60.0  # of wall time, for a molecule
+STEPS = 500
+OVERSAMPLING = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a generator is told."""
+
+    mol: Chem.Mol
+    n: int
+    seed: int
+    deadline: Deadline
+    statistics: TorsionStatistics | None
+    options: pool.Options
+
+
+def generate(
+    generator: str,
+    mol: Chem.Mol,
+    n: int,
+    seed: int = 0,
+    limit_s: float = LIMIT_S,
+    statistics: TorsionStatistics | None = None,
+    options: pool.Options | None = None,
+) -> Chem.Mol:
+    """A copy of `mol` (explicit hydrogens; conformers of it are not looked at) with `n` conformers in Å.
+
+    `statistics` are those of `torsions`, by default the ones that come with the package; `options` the sizes of the
+    pool. Where a molecule has fewer than n distinct conformers, some are alike.
+    Raises ConfigError for a generator that does not exist, MoleculeError if the molecule cannot be embedded, has no
+    force field, or is not done within `limit_s` seconds.
+    """
+    if generator not in GENERATORS:
+        raise ConfigError(f"conformers: got generator {generator!r}, expected one of: {', '.join(GENERATORS)}")
+    if n < 1:
+        raise ConfigError(f"conformers: got n = {n}, expected at least 1")
+    work = Chem.Mol(mol)
+    work.RemoveAllConformers()
+    try:
+        made = GENERATORS[generator](Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options()))
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, MoleculeError):
+            raise
+        raise MoleculeError(f"{generator}: RDKit failed: {error}") from error  # an invariant of its own was violated
+    return with_conformers(work, made)
+
+
+def etkdg(task: Task) -> np.ndarray:
+    """ETKDGv3: (n, n_atoms, 3) in Å."""
+    return embed(task.mol, task.n, task.seed, task.deadline)
+
+
+def etkdg_mmff(task: Task) -> np.ndarray:
+    """ETKDGv3 relaxed by MMFF94s."""
+    return ForceField(task.mol).relax(etkdg(task), STEPS, task.deadline)[0]
+
+
+def etkdg_cluster(task: Task) -> np.ndarray:
+    """20 n relaxed conformers, n by K-means of heavy atoms."""
+    many, _ = _many(task)
+    heavy = [atom.GetIdx() for atom in task.mol.GetAtoms() if atom.GetAtomicNum() > 1]
+    return many[selection.k_means(many[:, heavy], task.n, task.seed)]
+
+
+def etkdg_lowest(task: Task) -> np.ndarray:
+    """20 n relaxed conformers, the n of lowest energy."""
+    many, energies = _many(task)
+    return many[selection.lowest(energies, task.n)]
+
+
+def from_pool(torsions: str, task: Task) -> np.ndarray:
+    """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them."""
+    options = replace(task.options, torsions=torsions)
+    statistics = (task.statistics or shipped_statistics()) if torsions == "learned" else None
+    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline)
+    return made.coordinates[pool.choose(task.mol, made, task.n, options)]
+
+
+def _many(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    made = embed(task.mol, OVERSAMPLING * task.n, task.seed, task.deadline)
+    return ForceField(task.mol).relax(made, STEPS, task.deadline)
+
+
+@functools.cache
+def shipped_statistics() -> TorsionStatistics:
+    """The torsion statistics that come with the package; their provenance is in them."""
+    return TorsionStatistics.load(Path(__file__).with_name("torsions.npz"))
+
+
+GENERATORS: dict[str, Callable[[Task], np.ndarray]] = {
+    "etkdg": etkdg,
+    "etkdg_mmff": etkdg_mmff,
+    "etkdg_cluster": etkdg_cluster,
+    "etkdg_lowest": etkdg_lowest,
+    "torsions": functools.partial(from_pool, "learned"),
+    "torsions_uniform": functools.partial(from_pool, "uniform"),
+    "etkdg_pool": functools.partial(from_pool, "etkdg"),
+}
