@@ -1,1 +1,1 @@
-"""Small molecules: conformations as internal coordinates, the conformation autoencoder, generators and their benchmark."""
+"""Small molecules: internal coordinates, the conformation autoencoder, conformer generators and their benchmark."""
