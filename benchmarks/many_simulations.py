@@ -61,12 +61,11 @@ def snakemake(folder: Path, *options: str, profile: Path | None = None) -> tuple
     command = [sys.executable, *(["-m", "cProfile", "-o", str(profile)] if profile else []), "-m", "snakemake"]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles" / "local")]
     command += ["--directory", str(folder), "--configfile", str(folder / "study.yaml"), *options]
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    start, before = time.perf_counter(), cpu_of_children()
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, cpu_s = time.perf_counter() - start, cpu_of_children() - before
     if result.returncode:
         sys.exit(result.stdout[-3000:] + result.stderr[-6000:])
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, cpu_s, result.stdout + result.stderr
 
 
@@ -85,6 +84,24 @@ def plan(folder: Path, what: str) -> None:
     found = jobs(runs[0][2])
     print(f"{what}: {wall:.2f} s (lowest {lowest:.2f}; CPU {cpu:.2f} s), {found.get('total', 0)} jobs")
     print("  " + ", ".join(f"{count} {rule}" for rule, count in found.items() if rule != "total"))
+
+
+def plan_alone(folder: Path) -> None:
+    """Print the CPU seconds of a dry run of a single job by Snakemake without this workflow."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "Snakefile").write_text('rule all:\n    output: "done"\n    shell: "touch done"\n')
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all"]
+    found = []
+    for _ in range(REPEATS):
+        before = cpu_of_children()
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
+        found.append(cpu_of_children() - before)
+    print(f"dry run of Snakemake alone, one job: CPU {statistics.median(found):.2f} s")
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def cpu_seconds(folder: Path, target: str) -> tuple[float, float]:
@@ -110,7 +127,7 @@ def jobs_beside_work(folder: Path, n: int, write: Callable[[Path, int, str], Non
         start = one - work
         shares = ", ".join(f"{start / (start + size * work):.0%} of a job of {size}" for size in (1, 10, 100, 1000))
         print(f"{what}: {1000 * work:.0f} ms for each simulation, {start:.2f} s for each job ({shares})")
-    place, few = folder / "alone", max(2, n // 5)
+    place, few = folder / "single", max(2, n // 5)
     write(place, few, "1")
     alone = snakemake(place, "--cores", "1", "--", f"{STUDY}/frames/training.json")[1] - seconds["read"][0][1]
     print(f"read, a job for each step of each: {1000 * alone / few:.0f} ms for each simulation")
@@ -135,6 +152,7 @@ def main() -> None:
         many = folder / "many"
         write_study(many, args.simulations, source, args.topology, args.frames, args.per_job)
         plan(many, f"dry run of {args.simulations} simulations")
+        plan_alone(folder / "alone")
         if args.profile:
             file = folder / "dry-run.profile"
             snakemake(many, "--dry-run", "--quiet", "rules", profile=file)
