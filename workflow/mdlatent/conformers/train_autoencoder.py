@@ -50,8 +50,9 @@ class Conformers:
 class Options:
     """How to train.
 
-    `weights` are those of the three errors, in Å² and radians². The paper's are one each: the dihedrals' error is then
-    all that is felt for long, and lengths stay off by 0.06 Å where these weights bring them to 0.01 Å.
+    `weights` are those of the three errors, in Å² and radians². The paper's are one each, and the dihedrals' error is
+    then all that is felt for long: after 20 epochs on some 200 molecules lengths were off by 0.06 Å, with these weights
+    by 0.03 Å.
     """
 
     epochs: int = 150
