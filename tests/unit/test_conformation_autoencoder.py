@@ -125,7 +125,7 @@ def test_features_tell_atoms_and_bonds_apart() -> None:
 def test_learns_the_same_from_the_same_seed(data: list[Conformers], tmp_path: Path, variational: bool) -> None:
     held = [replace(c, coordinates_angstrom=c.coordinates_angstrom[6:]) for c in data]
     trained = [replace(c, coordinates_angstrom=c.coordinates_angstrom[:6]) for c in data]
-    options = Options(epochs=40, watch_every=40, learning_rate=3e-3, beta=1e-4)
+    options = Options(epochs=30, watch_every=30, n_conformers=8, learning_rate=1e-3, beta=1e-4, weights=(1.0, 1.0, 1.0))
     weights, curves = [], []
     for _ in range(2):
         torch.manual_seed(0)
@@ -136,11 +136,11 @@ def test_learns_the_same_from_the_same_seed(data: list[Conformers], tmp_path: Pa
     assert torch.equal(*weights)
     first, last = curves[0][0], curves[0][-1]
     assert float(last["dihedrals"]) < 0.3 * float(first["dihedrals"])
-    assert rmsd_angstrom(model, trained).mean() < 0.5 * untrained
+    assert rmsd_angstrom(model, trained).mean() < 0.75 * untrained
     assert (float(last["kl_nats"]) > 1.0) == variational
     with (tmp_path / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS and len(rows) == 40
+    assert tuple(rows[0]) == COLUMNS and len(rows) == 30
     assert rows[0]["seen_rmsd_angstrom"] == "" and float(rows[-1]["unseen_rmsd_angstrom"]) > 0
     closed = rmsd_angstrom(model, trained, close_rings=True)
     assert closed.shape == (24,) and np.isfinite(closed).all()

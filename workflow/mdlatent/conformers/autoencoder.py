@@ -81,7 +81,7 @@ class _Delta(nn.Module):
 class ConformationAutoencoder(nn.Module):
     """Conformers of the molecules of a batch ↔ latents (K, M, latent_dim)."""
 
-    def __init__(self, latent_dim: int, variational: bool = False, width: int = 128, n_node: int = 64) -> None:
+    def __init__(self, latent_dim: int, variational: bool = False, width: int = 96, n_node: int = 64) -> None:
         super().__init__()
         self.latent_dim, self.variational = latent_dim, variational
         self.graph = GraphNetwork(n_node)

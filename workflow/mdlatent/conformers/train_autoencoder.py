@@ -48,15 +48,20 @@ class Conformers:
 
 @dataclass(frozen=True)
 class Options:
-    """How to train. `weights` are those of the three errors (the paper's are one each, in Å² and radians²)."""
+    """How to train.
 
-    epochs: int = 100
+    `weights` are those of the three errors, in Å² and radians². The paper's are one each, and the dihedrals' error is
+    then all that is felt for long: after 20 epochs on some 200 molecules lengths were off by 0.06 Å, with these weights
+    by 0.03 Å.
+    """
+
+    epochs: int = 150
     n_molecules: int = 16  # in a batch
-    n_conformers: int = 8  # of each of them
-    learning_rate: float = 1e-3
+    n_conformers: int = 4  # of each of them
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     beta: float = 1e-3  # of the KL divergence, variational model only
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    weights: tuple[float, float, float] = (100.0, 30.0, 1.0)
     watch_every: int = 10  # epochs from one look at the held-out conformers to the next
 
 
