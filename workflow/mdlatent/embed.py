@@ -56,6 +56,7 @@ def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
 
     device = choose_device(args.device, args.threads)
     model, metadata = models.load(args.model)
+    model.compiled = True
     with parallel.joined(args.backend, line, device) as group, FrameStore(args.frames) as store:
         check_atoms(store, metadata, args.model)
         table = embed(store, model.to(device), args.simulation, metadata["split"], device, group)
