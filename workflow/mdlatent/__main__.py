@@ -28,6 +28,7 @@ STAGES = {
     "evaluate": "measure a model on held-out time",
     "compare_seeds": "compare the states that the seeds of a model find",
     "export": "write a trained encoder as TorchScript, for PLUMED, OpenMM-Torch or plain torch",
+    "conformers": "make conformers of molecules given as SMILES",
     "report": "write the report page and summary.json",
 }
 

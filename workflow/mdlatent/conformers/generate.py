@@ -21,7 +21,7 @@ log = logging.getLogger("mdlatent")
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, generate, write."""
-    parser = stage.parser("conformers.generate", __doc__)
+    parser = stage.parser("conformers", __doc__)
     parser.add_argument("smiles", nargs="*", help="SMILES")
     parser.add_argument("--file", type=Path, help="file with a SMILES and, if wanted, a name on each line")
     parser.add_argument("-n", type=int, default=20, help="conformers of each molecule")
