@@ -103,6 +103,7 @@ def test_decoder_is_the_least_squares_map(tmp_path, trajectories):
         .pow(2)
         .mean(1)
         .sqrt(),
+        rtol=1e-5,
     )
 
 
