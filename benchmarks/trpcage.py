@@ -36,7 +36,7 @@ from mdlatent.feed import Feed, iterate_rows, partners, read_rows
 from mdlatent.frames import FrameStore
 from mdlatent.models.coordinate import CoordinateVAE
 from mdlatent.models.kinetics import vamp2
-from mdlatent.refit import refit
+from mdlatent.refit import is_wanted, refit
 from mdlatent.select_atoms import select
 from mdlatent.train import VALIDATED
 from mdlatent.trajectory import Trajectory, load_topology
@@ -136,7 +136,7 @@ def train(
     feed = Feed(store, rows["train"], batch, seed, lag_frames=lag)
     validation = Feed(store, rows["validation"], max(batch, VALIDATED), shuffle=lag > 0, lag_frames=lag)
     trained = training.train(model, feed, validation, settings, seed)
-    if settings["refit"] and trained.epoch:
+    if is_wanted(settings, trained):
         again, trained = refit(build, store, rows, settings, seed, trained, lag_frames=lag)
         assert isinstance(again, CoordinateVAE)
         model = again

@@ -17,7 +17,7 @@ from mdlatent.models import pair_features
 from mdlatent.models.coordinate import _set_components
 from mdlatent.models.kinetics import vamp2
 from mdlatent.models.principal import principal_components
-from mdlatent.refit import refit
+from mdlatent.refit import is_wanted, refit
 from support import peak_growth
 
 SETTINGS = {
@@ -432,8 +432,17 @@ def test_gradient_at_a_perfect_structure_is_finite(store):
 
 
 def refitted(store, rows, before, **changes):
-    settings = SETTINGS | {"refit": True} | changes
+    settings = SETTINGS | {"refit": "always"} | changes
     return refit(lambda: models.build("coordinate", store.n_atoms, 2), store, rows, settings, 0, before)
+
+
+@pytest.mark.parametrize(
+    ("refit", "epoch", "wanted"),
+    [("never", 20, False), ("early", 30, True), ("early", 31, False), ("always", 40, True), ("always", 0, False)],
+)
+def test_refit_is_done_where_it_is_asked_for(refit, epoch, wanted):
+    before = training.Trained([], "", epoch, None)
+    assert is_wanted({"epochs": 40, "refit": refit}, before) == wanted
 
 
 def test_refit_learns_from_validation_frames_and_from_no_other(helices, tmp_path):
@@ -477,7 +486,7 @@ def test_refit_ends_at_the_epoch_that_was_best(store):
     before = training.Trained([], "epoch 3 of 8", 3, None)
     rows = {"train": np.arange(90), "validation": np.arange(100, 120)}
     build = lambda: models.build("coordinate", store.n_atoms, 2)  # noqa: E731
-    refit(build, store, rows, SETTINGS | {"refit": True}, 0, before, note=seen.append)
+    refit(build, store, rows, SETTINGS | {"refit": "always"}, 0, before, note=seen.append)
     assert [record["epoch"] for record in seen] == [1, 2, 3]
     assert all(record["refit"] and record["frames"] == 110 for record in seen)
 
@@ -510,7 +519,7 @@ class StopAfter:
 
 @pytest.mark.parametrize("options", [{}, {"kinetic_weight": 0.1, "lag_frames": 3}], ids=["plain", "kinetic"])
 def test_stopped_at_any_step_the_result_is_the_same(store, tmp_path, monkeypatch, options):
-    anew = not options  # and stopped in its midst
+    anew = "never" if options else "always"  # and stopped in its midst
     train.main(arguments(store.path, tmp_path / "whole", options, refit=anew))
     monkeypatch.setattr(training, "StopSignal", lambda: StopAfter(5))
     stops = 0
@@ -519,7 +528,7 @@ def test_stopped_at_any_step_the_result_is_the_same(store, tmp_path, monkeypatch
             train.main(arguments(store.path, tmp_path / "pieces", options, refit=anew))
         except Interrupted:
             stops += 1
-    assert stops >= (8 if anew else 2)
+    assert stops >= (2 if options else 8)
     assert not (tmp_path / "pieces/checkpoints").exists()
     assert (tmp_path / "whole/out/model.pt").read_bytes() == (tmp_path / "pieces/out/model.pt").read_bytes()
 

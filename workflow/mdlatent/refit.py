@@ -4,7 +4,7 @@ The validation frames are needed to choose the epoch and are good to learn from 
 is a whole training of so many epochs: its learning rate falls to 0 at the last of them, wherever the rate of the
 training before stood then. Where the start was kept, or no epoch could be chosen, nothing is done. What is known of the
 validation frames (history, errors) is of the model before; of this one, frames that it has not seen are only those of
-the test.
+the test. Where `refit` is `early`, a training whose best epoch was one of the last is left as it is.
 """
 
 import logging
@@ -23,9 +23,17 @@ if TYPE_CHECKING:
     from mdlatent.models.base import LatentModel
     from mdlatent.parallel import Group
 
-__all__ = ["refit"]
+__all__ = ["is_wanted", "refit"]
 
 log = logging.getLogger("mdlatent")
+
+EARLY = 0.75  # of all epochs: by then the learning rate has fallen to a seventh, and there is little left to gain
+
+
+def is_wanted(settings: dict[str, Any], before: training.Trained) -> bool:
+    """Whether a training with the section `train` is to be followed by another, see its key `refit`."""
+    until = {"never": 0, "early": EARLY * settings["epochs"], "always": settings["epochs"]}[settings["refit"]]
+    return 0 < before.epoch <= until
 
 
 def refit(
@@ -54,8 +62,8 @@ def refit(
     feed = Feed(store, both, settings["batch_size"], seed, **share)
     nothing = Feed(store, both[:0], settings["batch_size"], **share)
     trained = training.train(
-        model.to(share.get("device", "cpu")), feed, nothing, settings | {"epochs": before.epoch, "refit": False}, seed,
-        checkpoints, stop=stop, group=group, note=lambda record: note(record | {"refit": True}),
+        model.to(share.get("device", "cpu")), feed, nothing, settings | {"epochs": before.epoch, "refit": "never"},
+        seed, checkpoints, stop=stop, group=group, note=lambda record: note(record | {"refit": True}),
     )  # fmt: skip
     trained.weights = f"{before.weights}; then trained anew for {before.epoch} epochs on validation frames too"
     trained.rows, trained.epoch = before.rows, before.epoch

@@ -169,7 +169,7 @@ def run(
     from mdlatent.checkpoint import Checkpoints, key_of
     from mdlatent.feed import Feed
     from mdlatent.parallel import Group
-    from mdlatent.refit import refit
+    from mdlatent.refit import is_wanted, refit
 
     def build() -> "LatentModel":
         return models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
@@ -223,7 +223,7 @@ def run(
         )
     error = mean_square_error(model, validation, group) ** 0.5 if len(validation) else None
     if model.fitted != "direct":
-        if settings["refit"] and trained.epoch:
+        if is_wanted(settings, trained):
             del feed, validation, model  # they may hold all frames, and it many parameters
             again = Checkpoints(checkpoints / "refit", key)
             model, trained = refit(build, store, rows, settings, seed, trained, again, stop, group, note, **share)

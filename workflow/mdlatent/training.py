@@ -227,7 +227,7 @@ def train(
             if told:
                 _stop(epoch, checkpoints, group)
 
-    if options.get("refit"):
+    if options.get("refit", "never") != "never":
         save()  # one that is stopped in what follows need not do any of this again
     done, cpu_s = group.sum(torch.tensor([frames_done, time.process_time() - cpu_s], dtype=torch.float64)).tolist()
     weights, chosen = f"last epoch ({epochs}): there were no validation frames to choose by", 0

@@ -48,7 +48,7 @@ def train_minutes(wildcards, input):
     frame_s = model_memory.frame_seconds(
         model["family"], n_atoms, model["latent_dim"], model["options"], settings["batch_size"]
     )
-    passes = settings["epochs"] * (2 if settings["refit"] else 1)
+    passes = settings["epochs"] * {"never": 1, "early": 1.75, "always": 2}[settings["refit"]]
     return min(1440, round(30 + 3 * frame_s / 60 * n_frames * passes))
 
 
