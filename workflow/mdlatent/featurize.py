@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent import __version__, files, periodic, stage
+from mdlatent import __version__, files, periodic, sources, stage
 from mdlatent.errors import DataError
 from mdlatent.frames import write_part
 from mdlatent.trajectory import Chunk, Trajectory, load_topology
@@ -110,7 +110,7 @@ def read_part(
             f"{path} has {atoms.n_atoms} atoms, but atoms.json was made for {entry['n_atoms_total']}; "
             "run the select_atoms stage again"
         )
-    source = trajectory.with_name(trajectory.name + ".source.json")
+    source = sources.record_path(trajectory)
     provenance |= {
         "source": trajectory.name,
         "sha256": files.read_json(source).get("sha256") if source.exists() else None,

@@ -32,7 +32,7 @@ def fetch(
     if output.suffix.lower() != ending:
         raise ConfigError(f"--output: got {output.name!r} for a {ending} file, expected a name that ends in {ending}")
     policy = Policy(options["attempts"], options["timeout_s"], options["backoff_s"])
-    record_path = output.with_name(output.name + ".source.json")
+    record_path = sources.record_path(output)
     with files.write_beside(output) as temporary:
         if source.kind == "path":
             record = _local(source, temporary)

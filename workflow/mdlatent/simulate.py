@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdlatent import __version__, files, stage
+from mdlatent import __version__, files, sources, stage
 from mdlatent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def write_outputs(
 def _write_record(path: Path, written: Path, record: Mapping[str, Any]) -> None:
     """The record of `path`, whose content lies in `written`: written first, so that no file stands without one."""
     about = {"file": path.name, "sha256": files.digest(written), "bytes": written.stat().st_size}
-    files.write_json(path.with_name(path.name + ".source.json"), about | dict(record))
+    files.write_json(sources.record_path(path), about | dict(record))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,16 +17,11 @@ SHARED_TOPOLOGIES = 4  # kept in memory: most simulations of a table have the sa
 
 def is_fetched(uri: str, file: Path) -> bool:
     """Whether `file` lies in its place, came from `uri`, and the file there has not changed since."""
-    record = source_record(file)
+    record = sources.record_path(file)
     if not record.exists() or not file.exists() or files.read_json(record)["uri"] != sources.without_secrets(uri):
         return False
     source = Path(sources.parse(uri).location).expanduser()
     return source.exists() and source.stat().st_mtime <= record.lstat().st_mtime
-
-
-def source_record(file: Path) -> Path:
-    """The record of the fetch stage beside a file."""
-    return file.with_name(file.name + ".source.json")
 
 
 class Reader:
@@ -52,7 +47,8 @@ class Reader:
         known = self._chosen(plain.resolve()) if plain else None
         self._fetch(uris, topology, atoms=known[1] if known else None)
         kept, atoms = known or self._chosen(topology.resolve())
-        self._write_atoms(simulation, kept)
+        chosen = {**kept, "simulations": {simulation["name"]: next(iter(kept["simulations"].values()))}}
+        _write_atoms(Path(simulation["atoms"]), chosen)
         for number, part in enumerate(simulation["parts"]):
             trajectory, output = Path(part["trajectory"]), Path(part["file"])
             self._fetch(uris, trajectory, topology, atoms)
@@ -60,7 +56,6 @@ class Reader:
             if made_from(output) == own:
                 continue
             labels = {"simulation": simulation["name"], "part": number}
-            chosen = {**kept, "simulations": {simulation["name"]: next(iter(kept["simulations"].values()))}}
             featurize.read_part(trajectory, (topology, atoms), chosen, self.options, output, labels, made_from=own)
             self.n_read += 1
 
@@ -74,17 +69,16 @@ class Reader:
         one = {"name": topology.name, "topology": str(topology)}
         return select_atoms.choose([one], {topology.name: atoms}, self.options, self.like), atoms
 
-    def _write_atoms(self, simulation: dict[str, Any], kept: dict[str, Any]) -> None:
-        """Write atoms.json, unless the same stands there."""
-        path = Path(simulation["atoms"])
-        content = {**kept, "simulations": {simulation["name"]: next(iter(kept["simulations"].values()))}}
-        if not path.exists() or files.read_json(path) != content:
-            files.write_json(path, content)
-
     @staticmethod
     def _content(file: Path) -> str:
         """Checksum of a file's content, as the fetch stage found it."""
-        return files.read_json(source_record(file))["sha256"]
+        return files.read_json(sources.record_path(file))["sha256"]
+
+
+def _write_atoms(path: Path, chosen: dict[str, Any]) -> None:
+    """Write atoms.json, unless the same stands there."""
+    if not path.exists() or files.read_json(path) != chosen:
+        files.write_json(path, chosen)
 
 
 def read_all(simulations: list[dict[str, Any]], reader: Reader) -> None:

@@ -131,6 +131,11 @@ def plain_path(uri: str) -> Path | None:
     return Path(source.location).expanduser()
 
 
+def record_path(file: Path) -> Path:
+    """Where the record of a file stands that was fetched or made here: its source, checksum and what it holds."""
+    return file.with_name(file.name + ".source.json")
+
+
 def without_secrets(uri: str) -> str:
     """The URI with user name and password taken out, for messages and records."""
     parts = urlsplit(uri)
