@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from mdlatent import distances, periodic
+from mdlatent import distances, periodic, streaming
 
 PACKAGE = Path(distances.__file__).parent.parent
 
@@ -37,6 +37,24 @@ def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
     np.testing.assert_array_equal(found, found.transpose(0, 2, 1))
     i, j = distances.pairs(n_atoms)
     np.testing.assert_array_equal(distances.packed(x), found[:, i, j])
+
+
+@pytest.mark.parametrize("lead", [0, 3, 15])
+@pytest.mark.parametrize("n_atoms", [16, 17, 31, 48, 129])
+def test_written_past_the_caches_are_the_same_to_the_bit(n_atoms, lead, monkeypatch):
+    x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
+    x[1, 2, 0] = np.nan
+    boxes = np.repeat(np.diag([0.7, 0.8, 1.0])[None], 3, axis=0) * [[[1]], [[1]], [[2]]]
+    ordinary = distances.full(x), distances.full(x, boxes=boxes)
+    monkeypatch.setattr(distances, "STREAM_BYTES", 0)
+    monkeypatch.setattr(distances, "STREAM_ATOMS", 16)
+    memory = np.full(3 * n_atoms**2 + 32, -1.0, np.float32)
+    first = (lead + streaming.to_line(memory)) % 16
+    out = memory[first : first + 3 * n_atoms**2].reshape(3, n_atoms, n_atoms)
+    for expected, box in zip(ordinary, (None, boxes), strict=True):
+        out[:] = -2
+        np.testing.assert_array_equal(distances.full(x, out=out, boxes=box), expected)
+        assert (memory[:first] == -1).all() and (memory[first + out.size :] == -1).all()
 
 
 @given(

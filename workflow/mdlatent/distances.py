@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+STREAM_BYTES, STREAM_ATOMS = 32 * 2**20, 128  # larger results of rows at least so long are written past the caches
+
 
 def n_pairs(n_atoms: int) -> int:
     """Number of pairs of `n_atoms` atoms."""
@@ -35,14 +37,18 @@ def full(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.ndarr
     Give `out` to fill a buffer again: fresh memory costs three times as much as the distances. With `boxes`
     (frames, 3, 3) nm, vectors as rows, distances are those to the nearest periodic images.
     """
-    from mdlatent import kernels
+    from mdlatent import kernels, streaming
 
     coordinates, n = _checked(coordinates)
     out = _buffer(out, (len(coordinates), n, n))
-    if boxes is None:
-        kernels.full(coordinates, out)
-    else:
+    if boxes is not None:
         _periodic(coordinates, boxes, True, out.reshape(len(coordinates), -1))
+    elif _streams(out, n):
+        lead = streaming.to_line(out)
+        x, y, z = (streaming.room(n, lead) for _ in range(3))
+        kernels.full_streamed(coordinates, x, y, z, lead, out.reshape(-1))
+    else:
+        kernels.full(coordinates, out)
     return out
 
 
@@ -63,14 +69,22 @@ def packed(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.nda
 
 
 def _periodic(coordinates: np.ndarray, boxes: np.ndarray, whole: bool, out: np.ndarray) -> None:
-    from mdlatent import kernels, periodic
+    from mdlatent import kernels, periodic, streaming
 
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (len(coordinates), 3, 3) or not periodic.is_real(boxes).all():
         raise ValueError(f"got boxes of shape {boxes.shape}, expected one real box (3, 3) in nm for each frame")
     boxes = periodic.reduced(boxes)
     rectangular = ~boxes[:, ~np.eye(3, dtype=bool)].any(axis=1)
-    kernels.periodic(coordinates, boxes, np.linalg.inv(boxes), rectangular, whole, out)
+    n = coordinates.shape[1]
+    lead = streaming.to_line(out) if whole and _streams(out, n) else -1
+    room = tuple(streaming.room(n, max(0, lead)) for _ in range(3))
+    kernels.periodic(coordinates, boxes, np.linalg.inv(boxes), rectangular, room, lead, whole, out)
+
+
+def _streams(out: np.ndarray, n_atoms: int) -> bool:
+    """Whether `out` had better be written past the caches: nobody finds it there, and rows are long enough."""
+    return out.nbytes >= STREAM_BYTES and n_atoms >= STREAM_ATOMS
 
 
 def full_torch(coordinates: "torch.Tensor") -> "torch.Tensor":

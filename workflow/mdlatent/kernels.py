@@ -13,6 +13,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from mdlatent import streaming
+from mdlatent.streaming import LANES
+
 
 def _cache_folder() -> None:
     """Give numba a folder for compiled code if neither the package's nor the user's can be written."""
@@ -52,6 +55,13 @@ def _columns(frame, x, y, z):
     """Copy (n, 3) into three columns, which vectorises better."""
     for i in range(len(frame)):
         x[i], y[i], z[i] = frame[i, 0], frame[i, 1], frame[i, 2]
+
+
+@numba.njit(cache=True)
+def _begin_again(n, x, y, z):
+    """The first atoms once more after the last, for the lines that begin a row."""
+    for k in range(LANES):
+        x[n + k], y[n + k], z[n + k] = x[k], y[k], z[k]
 
 
 @numba.njit(cache=True)
@@ -132,6 +142,28 @@ def full(coordinates, out):
 
 
 @numba.njit(cache=True)
+def full_streamed(coordinates, x, y, z, lead, out):
+    """`full` past the caches: `out` is flat, with `lead` values to its first line; x, y, z are `streaming.room`."""
+    frames, n, _ = coordinates.shape
+    for t in range(frames):
+        _columns(coordinates[t], x, y, z)
+        _begin_again(n, x, y, z)
+        start = t * n * n
+        k, i = (lead - start) % LANES, 0
+        _row(x[0], y[0], z[0], x[:k], y[:k], z[:k], out[start : start + k])
+        while True:
+            while k + LANES <= n:
+                streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k)
+                k += LANES
+            if i + 1 == n:
+                break
+            streaming.line(x, y, z, out, k, i, i + 1, n - k, start + i * n + k)
+            k, i = k + LANES - n, i + 1
+        _row(x[i], y[i], z[i], x[k:n], y[k:n], z[k:n], out[start + i * n + k : start + n * n])
+    streaming.fence()
+
+
+@numba.njit(cache=True)
 def packed(coordinates, out):
     """Distances (frames, n (n − 1) / 2) of the pairs i < j, row by row, into `out`."""
     frames, n, _ = coordinates.shape
@@ -159,6 +191,22 @@ def _frame_inside(x, y, z, whole, out, a, b, c):
 
 
 @numba.njit(cache=True)
+def _frame_inside_streamed(x, y, z, n, lead, start, out, a, b, c):
+    """One frame as in `full_streamed`, into out[start:]."""
+    k, i = (lead - start) % LANES, 0
+    _row_inside(x[0], y[0], z[0], x[:k], y[:k], z[:k], out[start : start + k], a, b, c)
+    while True:
+        while k + LANES <= n:
+            streaming.line_inside(x, y, z, out, k, i, i, LANES, start + i * n + k, a, b, c)
+            k += LANES
+        if i + 1 == n:
+            break
+        streaming.line_inside(x, y, z, out, k, i, i + 1, n - k, start + i * n + k, a, b, c)
+        k, i = k + LANES - n, i + 1
+    _row_inside(x[i], y[i], z[i], x[k:n], y[k:n], z[k:n], out[start + i * n + k : start + n * n], a, b, c)
+
+
+@numba.njit(cache=True)
 def _frame_rectangular(x, y, z, whole, out, a, b, c, u, v, w):
     start, n = 0, len(x)
     for i in range(n):
@@ -178,13 +226,16 @@ def _frame_triclinic(x, y, z, whole, out, box, inv, shifts, dx, dy, dz, gain):
 
 
 @numba.njit(cache=True)
-def periodic(coordinates, boxes, inverse, rectangular, whole, out):
+def periodic(coordinates, boxes, inverse, rectangular, room, lead, whole, out):
     """Distances to the nearest images: rows of the full matrix if `whole`, else of the packed half, into `out`.
 
-    `out` is (frames, n²) or (frames, n (n − 1) / 2); boxes (frames, 3, 3) float64 with a reduced basis.
+    `out` is (frames, n²) or (frames, n (n − 1) / 2); boxes (frames, 3, 3) float64 with a reduced basis; `room`
+    is three times `streaming.room`. A `lead` of at least 0 is that of `full_streamed`; then whole rows go past the
+    caches.
     """
     frames, n, _ = coordinates.shape
-    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    x, y, z = room[0][:n], room[1][:n], room[2][:n]
+    flat = out.reshape(-1)
     dx, dy, dz = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     gain, neighbours = np.empty(n, np.float32), np.empty((13, 3), np.float32)
     for t in range(frames):
@@ -195,10 +246,15 @@ def periodic(coordinates, boxes, inverse, rectangular, whole, out):
             continue
         a, b, c = np.float32(boxes[t, 0, 0]), np.float32(boxes[t, 1, 1]), np.float32(boxes[t, 2, 2])
         if _spread(x) <= a and _spread(y) <= b and _spread(z) <= c:
-            _frame_inside(x, y, z, whole, out[t], a, b, c)
+            if whole and lead >= 0:
+                _begin_again(n, *room)
+                _frame_inside_streamed(*room, n, lead, t * n * n, flat, a, b, c)
+            else:
+                _frame_inside(x, y, z, whole, out[t], a, b, c)
         else:
             u, v, w = np.float32(inverse[t, 0, 0]), np.float32(inverse[t, 1, 1]), np.float32(inverse[t, 2, 2])
             _frame_rectangular(x, y, z, whole, out[t], a, b, c, u, v, w)
+    streaming.fence()
 
 
 @numba.njit(cache=True)
