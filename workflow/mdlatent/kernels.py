@@ -247,8 +247,8 @@ def periodic(coordinates, boxes, inverse, rectangular, room, lead, whole, out):
         a, b, c = np.float32(boxes[t, 0, 0]), np.float32(boxes[t, 1, 1]), np.float32(boxes[t, 2, 2])
         if _spread(x) <= a and _spread(y) <= b and _spread(z) <= c:
             if whole and lead >= 0:
-                _begin_again(n, *room)
-                _frame_inside_streamed(*room, n, lead, t * n * n, flat, a, b, c)
+                _begin_again(n, room[0], room[1], room[2])
+                _frame_inside_streamed(room[0], room[1], room[2], n, lead, t * n * n, flat, a, b, c)
             else:
                 _frame_inside(x, y, z, whole, out[t], a, b, c)
         else:
