@@ -22,14 +22,14 @@ BENCH = "reading"
 N_ATOMS, KEEP_EVERY = 5000, 10
 # Frames, and the bar: the share of the frames a second of mdtraj's file object.
 FORMATS: dict[str, tuple[int, float | None]] = {
-    "xtc": (1200, 0.95),
-    "dcd": (2000, 0.80),
+    "xtc": (5000, 0.95),
+    "dcd": (5000, 0.80),
     "trr": (400, None),
     "nc": (1200, None),
     "h5": (200, None),
     "pdb": (10, None),
 }
-SLOW = ("pdb", "h5", "trr")
+SLOW = ("xtc", "pdb", "h5", "trr")
 WHOLE = ("pdb",)  # mdtraj reads these in one piece only
 AT_A_TIME = 256
 

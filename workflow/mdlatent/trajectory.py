@@ -115,8 +115,10 @@ class Trajectory:
                 frame = int(numbers[-1]) + inside
                 keep = numbers % stride == 0
                 times = part.time if self._suffix in WITH_TIME else np.full(len(part), np.nan)
-                boxes = None
-                if part.unitcell_lengths is not None and part.unitcell_angles is not None:
+                boxes = part.boxes if isinstance(part, _XTCFrames) else None
+                if boxes is not None:
+                    boxes = boxes[keep]
+                elif part.unitcell_lengths is not None and part.unitcell_angles is not None:
                     boxes = box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1)[keep])
                 if keep.any():
                     times = np.asarray(times, np.float64)[keep]
@@ -148,6 +150,8 @@ class Trajectory:
             return file.read(n_frames, atoms)
         if self._suffix in HDF5:
             return _Frames(file.read(n_frames=n_frames, stride=stride, atom_indices=atoms))
+        if self._suffix == ".xtc":
+            return _XTCFrames(*file.read(n_frames=n_frames, stride=stride, atom_indices=atoms))
         before = {".gro": (), ".lammpstrj": (self.topology,)}.get(self._suffix, (_NoTopology(),))
         return file.read_as_traj(*before, n_frames=n_frames, stride=stride, atom_indices=atoms)
 
@@ -202,6 +206,19 @@ class _Frames:
         self.xyz = found.coordinates
         self.time = np.full(len(self.xyz), np.nan) if found.time is None else found.time
         self.unitcell_lengths, self.unitcell_angles = found.cell_lengths, found.cell_angles
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+
+class _XTCFrames:
+    """What the reader of xtc gives; its box vectors as they are, where mdtraj would turn them into angles and back."""
+
+    unitcell_lengths = unitcell_angles = None
+
+    def __init__(self, xyz: np.ndarray, time: np.ndarray, _: np.ndarray, boxes: np.ndarray | None):
+        self.xyz, self.time = xyz, time
+        self.boxes = None if boxes is None or not boxes.any() else boxes.astype(np.float64)
 
     def __len__(self) -> int:
         return len(self.xyz)
