@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from rdkit import RDConfig
 
 from fetching import leftovers
+from mdlatent import stage
 from mdlatent.conformers import benchmark, molecules, provenance, pubchem, pubchem_bulk
 from mdlatent.conformers import train as train_statistics
 from mdlatent.conformers.pubchem_records import ELEMENTS, Filters
@@ -251,8 +254,9 @@ def test_wrong_commands(command, says, tmp_path, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
-def test_killed_in_the_midst_it_goes_on(server, tmp_path):
-    """SIGKILL while the second compound is on its way: what was there is not asked for again."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_midst_it_goes_on(server, tmp_path, number):
+    """While the second compound is on its way: what was there is not asked for again."""
     offer(server, BUTANOL, records(BUTANOL, 2))
     paths = offer(server, OCTANE, records(OCTANE, 2))
     server.plan[paths[1]] = [Answer(stall_after=100)]
@@ -264,9 +268,11 @@ def test_killed_in_the_midst_it_goes_on(server, tmp_path):
     )  # fmt: skip
     while paths[1] not in asked(server):
         assert running.poll() is None
-    running.kill()
-    running.wait()
+        time.sleep(0.01)
+    running.send_signal(number)
+    assert running.wait() == (stage.EXIT_RUN_AGAIN if number == signal.SIGTERM else -number)
     assert not (tmp_path / "a.sdf").exists()
+    assert number == signal.SIGKILL or not list(tmp_path.glob(".a.sdf*"))
     server.requests.clear()
     assert run_cli(*command, cache=tmp_path / "cache").returncode == 0
     assert asked(server) == paths[1:] and list_path(OCTANE) not in asked(server)

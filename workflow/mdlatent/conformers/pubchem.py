@@ -15,6 +15,7 @@ import datetime
 import gzip
 import logging
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from mdlatent.conformers import pubchem_bulk, pug_rest
 from mdlatent.conformers.provenance import GENERATED_BY
 from mdlatent.conformers.pubchem_records import ELEMENTS, Filters, Group, selected
 from mdlatent.download import Policy
-from mdlatent.errors import ConfigError, DataError
+from mdlatent.errors import ConfigError, DataError, Interrupted
 
 log = logging.getLogger("mdlatent")
 
@@ -70,10 +71,17 @@ def _run(args: argparse.Namespace) -> None:
     if bool(args.bulk) == bool(args.cids or args.file):
         raise ConfigError("give CIDs (as arguments or with --file) or bulk files (--bulk), and not both")
     options = stage.read_options(args.options, "fetch")["fetch"]
+    cids = [] if args.bulk else read_cids(args.cids, args.file)
+    signal.signal(signal.SIGTERM, _stop)
     if args.bulk:
         from_bulk(args.bulk, args.output, filters, options, args.bulk_url)
     else:
-        from_cids(read_cids(args.cids, args.file), args.output, filters, options, args.rest)
+        from_cids(cids, args.output, filters, options, args.rest)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Ends the work as an error would, so that nothing half written stays behind."""
+    raise Interrupted("stopped by SIGTERM; what arrived is kept: run again and it goes on from there")
 
 
 def read_cids(given: Iterable[str], path: Path | None) -> list[int]:

@@ -196,7 +196,7 @@ def _names(body: bytes, cid: int) -> list[str]:
         names = found.get("ConformerID", [])
         if found["CID"] != cid or not all(re.fullmatch(r"[0-9A-Fa-f]{16}", name) for name in names):
             raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnfinishedError(f"got {body[:60]!r}, expected the list of conformers of CID {cid}") from error
     return list(names)
 
@@ -211,6 +211,6 @@ def _record(body: bytes, cid: int, name: str) -> bytes:
         raise UnfinishedError(
             f"got {body[:40]!r} … of {len(body):,} bytes: {error}; expected one SDF record"
         ) from error
-    if got != (cid, name):
+    if (got[0], (got[1] or "").upper()) != (cid, name.upper()):
         raise UnfinishedError(f"got conformer {got[1]} of CID {got[0]}, expected {name} of CID {cid}")
     return found
