@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from rdkit import RDConfig
 
 from fetching import leftovers
 from mdlatent import stage
-from mdlatent.conformers import benchmark, molecules, provenance, pubchem, pubchem_bulk
+from mdlatent.conformers import benchmark, molecules, provenance, pubchem, pubchem_bulk, pubchem_records
 from mdlatent.conformers import train as train_statistics
 from mdlatent.conformers.pubchem_records import ELEMENTS, Filters
 from mdlatent.errors import ConfigError, DataError, FetchError
@@ -192,6 +193,17 @@ def test_broken_and_flat_records_are_counted_and_the_others_go_on(get, compounds
     record = get([str(path)])
     assert record["n_molecules"] == 2 and record["n_conformers"] == 4
     assert record["left_out"] == {"broken record": 1, "record without a CID": 1, "flat (2-D) record": 1}
+
+
+@pytest.mark.parametrize("read_bytes", [1, 7, 1000, 1 << 20])
+def test_records_are_found_wherever_a_piece_ends(compounds, monkeypatch, read_bytes):
+    monkeypatch.setattr(pubchem_records, "READ_BYTES", read_bytes)
+    found = compounds[DIETHYLAMINE]
+    assert list(pubchem_records.records(io.BytesIO(b"".join(found)))) == found
+    assert list(pubchem_records.records(io.BytesIO(b"".join(found)[:-1]))) == found, "no line end at the end"
+    crlf = b"".join(found).replace(b"\n", b"\r\n")
+    assert [pubchem_records.cid_of(one) for one in pubchem_records.records(io.BytesIO(crlf))] == [DIETHYLAMINE] * 2
+    assert list(pubchem_records.records(io.BytesIO(b"\n"))) == []
 
 
 def test_titles_are_the_cid(get, compounds, tmp_path):

@@ -13,12 +13,12 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from mdlatent import archives, cache, files, sources
-from mdlatent.conformers.pubchem_records import Group, grouped, records
+from mdlatent.conformers.pubchem_records import Group, SupportsRead, grouped, records
 from mdlatent.download import Policy, cached, download
 from mdlatent.errors import ConfigError, DataError, FetchError, NotFoundError
 
@@ -117,5 +117,5 @@ def groups(path: Path, max_conformers: int, broken: Counter[str]) -> Iterator[Gr
             raise FetchError(f"{path}: cannot be unpacked ({error}); it is damaged, load it again") from error
 
 
-def _unpacked(raw: IO[bytes], packed: bool) -> contextlib.AbstractContextManager[Iterable[bytes]]:
+def _unpacked(raw: IO[bytes], packed: bool) -> contextlib.AbstractContextManager[SupportsRead]:
     return gzip.GzipFile(fileobj=raw) if packed else contextlib.nullcontext(raw)

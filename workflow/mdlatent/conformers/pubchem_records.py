@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from mdlatent.errors import ConfigError, DataError
 
@@ -19,7 +20,17 @@ __all__ = ["ELEMENTS", "Filters", "Group", "cid_of", "elements_of", "grouped", "
 
 # PubChem makes 3-D records of these alone (release notes of PubChem3D).
 ELEMENTS = frozenset({"H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
+READ_BYTES = 1 << 18
 MOST_RECORD_BYTES = 1 << 20  # far above what 50 heavy atoms and their hydrogens take with all tags
+
+_END = re.compile(rb"(?<=\n)\$\$\$\$[ \t\r]*\n")
+
+
+class SupportsRead(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +80,19 @@ class Filters:
         return ""
 
 
-def records(lines: Iterable[bytes]) -> Iterator[bytes]:
+def records(handle: SupportsRead) -> Iterator[bytes]:
     """The records of an SDF stream. Raises DataError if it ends within one, or is no SDF at all."""
-    kept: list[bytes] = []
-    size = 0
-    for line in lines:
-        kept.append(line)
-        size += len(line)
-        if line.rstrip() == b"$$$$":
-            yield b"".join(kept)
-            kept, size = [], 0
-        elif size > MOST_RECORD_BYTES:
-            raise DataError(f"got {size:,} bytes without a line `$$$$`, expected records of an SDF file")
-    if b"".join(kept).strip():
+    rest = b""
+    while piece := handle.read(READ_BYTES):
+        *whole, rest = _END.split(rest + piece)  # line by line all takes twice as long
+        for one in whole:
+            yield one + b"$$$$\n"
+        if len(rest) > MOST_RECORD_BYTES:
+            raise DataError(f"got {len(rest):,} bytes without a line `$$$$`, expected records of an SDF file")
+    rest = rest.rstrip()
+    if rest.endswith(b"\n$$$$"):
+        yield rest + b"\n"
+    elif rest:
         raise DataError("it ends within a record; expected `$$$$` as the last line")
 
 

@@ -9,6 +9,7 @@ says how near one is to it (PUG REST specification; "Dynamic request throttling"
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -204,7 +205,7 @@ def _names(body: bytes, cid: int) -> list[str]:
 def _record(body: bytes, cid: int, name: str) -> bytes:
     """The record if it is whole and the one asked for. Raises UnfinishedError if not."""
     try:
-        (found,) = records(body.splitlines(keepends=True))
+        (found,) = records(io.BytesIO(body))
         elements_of(found)
         got = (cid_of(found), tag(found, "PUBCHEM_CONFORMER_ID"))
     except (DataError, ValueError) as error:
