@@ -33,6 +33,7 @@ class Server:
         self.etags: dict[str, str] = {}
         self.redirects: dict[str, str] = {}
         self.types: dict[str, str] = {}
+        self.missing = b"no such thing"  # what a 404 says
         self.plan: dict[str, list[Answer]] = defaultdict(list)
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.before: Callable[[str], Any] = lambda path: None
@@ -92,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path not in outer.files or answer.status >= 400 or answer.status == 202:
             status = answer.status if answer.status != 200 else 404
-            self._send(status, b"no such thing" if status == 404 else b"not now", answer)
+            self._send(status, outer.missing if status == 404 else b"not now", answer)
             return
         content, etag = outer.files[path], outer.etags.get(path)
         if etag:

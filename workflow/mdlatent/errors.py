@@ -20,6 +20,10 @@ class FetchError(MdlatentError, OSError):
     """A file could not be downloaded, or is not the file it should be."""
 
 
+class NotFoundError(FetchError):
+    """The server is there and has no such file."""
+
+
 class Interrupted(MdlatentError):  # noqa: N818 (nothing went wrong)
     """The work was told to stop; it saved its state and goes on from there when run again."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mdlatent import __version__
-from mdlatent.errors import FetchError
+from mdlatent.errors import FetchError, NotFoundError
 
 CHUNK_BYTES = 1 << 16
 TRY_AGAIN = {202, 408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
@@ -71,7 +71,7 @@ def _http(url: str, start: int, validator: str | None, timeout_s: float) -> Open
         response = requests.get(url, headers=headers, stream=True, timeout=timeout_s)
     except requests.exceptions.SSLError as error:
         raise FetchError(
-            f"{host(url)}: no secure connection: {_reason(error)}. Check the address and this machine's clock and "
+            f"{host(url)}: no secure connection: {reason(error)}. Check the address and this machine's clock and "
             "certificates (variable REQUESTS_CA_BUNDLE)"
         ) from error
     except (
@@ -83,7 +83,7 @@ def _http(url: str, start: int, validator: str | None, timeout_s: float) -> Open
     except requests.exceptions.TooManyRedirects as error:
         raise FetchError(f"{host(url)}: the address leads round in circles; open it in a browser to see why") from error
     except requests.RequestException as error:
-        raise UnfinishedError(f"{host(url)}: {_reason(error)}") from error
+        raise UnfinishedError(f"{host(url)}: {reason(error)}") from error
     try:
         return _answer(response, url, start)
     except BaseException:
@@ -118,8 +118,9 @@ def _answer(response: Any, url: str, start: int) -> Opened:
         return Opened(0, total, None if encoded else validator, chunks, is_page=kind.startswith("text/html"))
     says = f"{host(url)} answered {status} {response.reason or ''}".rstrip()
     if status in TRY_AGAIN:
-        raise UnfinishedError(says, wait_s=_retry_after(headers.get("Retry-After")))
-    raise FetchError(f"{says} for {_shown(url)}. {ADVICE.get(status, 'Open the address in a browser to see why.')}")
+        raise UnfinishedError(says, wait_s=retry_after(headers.get("Retry-After")))
+    kind = NotFoundError if status in (404, 410) else FetchError
+    raise kind(f"{says} for {_shown(url)}. {ADVICE.get(status, 'Open the address in a browser to see why.')}")
 
 
 def _stream(response: Any, url: str, encoded: bool) -> Iterator[bytes]:
@@ -132,12 +133,12 @@ def _stream(response: Any, url: str, encoded: bool) -> Iterator[bytes]:
         else:  # small pieces: a piece that is cut off is lost
             yield from response.raw.stream(CHUNK_BYTES, decode_content=False)
     except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-        raise UnfinishedError(f"{host(url)}: {_reason(error)}") from error
+        raise UnfinishedError(f"{host(url)}: {reason(error)}") from error
     finally:
         response.close()
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds to wait from a `Retry-After` header, which gives seconds or a date."""
     if not value:
         return None
@@ -174,10 +175,11 @@ def _ftp(url: str, start: int, validator: str | None, timeout_s: float) -> Opene
                 raise
     except ftplib.error_perm as error:
         server.close()
-        raise FetchError(f"{host(url)} refused {_shown(url)}: {error}. Check the address for typing errors") from error
+        kind = NotFoundError if str(error).startswith("550") else FetchError
+        raise kind(f"{host(url)} refused {_shown(url)}: {error}. Check the address for typing errors") from error
     except ftplib.all_errors as error:
         server.close()
-        raise UnfinishedError(f"{host(url)}: {_reason(error)}") from error
+        raise UnfinishedError(f"{host(url)}: {reason(error)}") from error
     return Opened(start, total, changed, _ftp_stream(server, connection, url))
 
 
@@ -186,7 +188,7 @@ def _ftp_stream(server: ftplib.FTP, connection: Any, url: str) -> Iterator[bytes
         while chunk := connection.recv(1 << 16):
             yield chunk
     except (OSError, EOFError) as error:
-        raise UnfinishedError(f"{host(url)}: {_reason(error)}") from error
+        raise UnfinishedError(f"{host(url)}: {reason(error)}") from error
     finally:
         connection.close()
         server.close()
@@ -198,7 +200,7 @@ def _shown(url: str) -> str:
     return without_secrets(url)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """A short sentence for the many ways in which a connection breaks."""
     text = f"{type(error).__name__} {error}"
     known = {

@@ -2,6 +2,7 @@
 
 Generators take turns molecule by molecule in one process, so that a busy machine slows all alike. Writes
 conformers.parquet, a row per molecule and generator, and summary.json; prints the table. Seconds are process CPU time.
+Files whose conformers were made by a generator (as those of PubChem3D) are refused: they are no references.
 """
 
 import argparse
@@ -47,9 +48,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from mdlatent.conformers import molecules, scaffolds, summary
+    from mdlatent.conformers import molecules, provenance, scaffolds, summary
     from mdlatent.conformers.torsion_statistics import TorsionStatistics
 
+    provenance.check_references(args.sdf)
     found = molecules.read_files(args.sdf)
     if args.part != "all":
         found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
