@@ -100,7 +100,7 @@ def assert_undisturbed(study: SlurmStudy, local: Path) -> None:
 @pytest.mark.parametrize("name", [
     "whole_study", "time_limit", "snakemake_is_killed", "newest_checkpoint_is_damaged", "disk_is_full",
     "training_job_is_cancelled", "out_of_memory", "two_nodes", "one_node_of_two_gpus", "horovod_over_nodes",
-    "a_process_is_killed", "many_small_simulations",
+    "a_process_is_killed", "many_small_simulations", "simulations_in_batches",
 ])  # fmt: skip
 def test_story(name, stories):
     print(f"{name}: {stories[name].result():.0f} s")
@@ -159,6 +159,28 @@ def many_small_simulations(cluster: Cluster, local: Path, folder: Path) -> None:
         (job,) = [row for row in cluster.accounts(folder) if row["Comment"] == f"rule_{rule}_{rule}"]
         assert "cpu=2," in job["AllocTRES"] and job["State"] == "COMPLETED"
     first, *others = (pandas.read_parquet(folder / path).drop(columns="simulation") for path in latent)
+    assert len(first) == 1000
+    for other in others:
+        pandas.testing.assert_frame_equal(first, other, check_exact=True)
+
+
+@story
+def simulations_in_batches(cluster: Cluster, local: Path, folder: Path) -> None:
+    """With `simulations_per_job` a job reads or maps several, as it does by itself for over a hundred simulations."""
+    names = ["a", "b", "c"]
+    baseline = next(model for model in VALUES["models"] if model["family"] == "pca_distances")
+    simulations = [VALUES["simulations"][0] | {"name": name} for name in names]
+    new_study(folder, local)
+    Study(folder).write(VALUES | {"simulations": simulations, "models": [baseline], "simulations_per_job": 2})
+    latent = RESULTS / "latent" / "pca_distances-d2" / "seed0"
+    SlurmStudy(folder, cluster).run("--", *(str(latent / f"train00{batch}.json") for batch in range(2)))
+    jobs = cluster.accounts(folder)
+    for rule in ("read_simulations", "embed_simulations"):
+        ran = [row["State"] for row in jobs if row["Comment"].startswith(f"rule_{rule}_")]
+        assert ran == ["COMPLETED", "COMPLETED"], (rule, ran)
+    first, *others = (
+        pandas.read_parquet(folder / latent / f"{name}.parquet").drop(columns="simulation") for name in names
+    )
     assert len(first) == 1000
     for other in others:
         pandas.testing.assert_frame_equal(first, other, check_exact=True)
