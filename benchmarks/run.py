@@ -1,6 +1,6 @@
 """Speed and memory side by side with other programs, one thread each, in one run: `make bench`.
 
-    python benchmarks/run.py [--only distances reading clustering training feed] [--large]
+    python benchmarks/run.py [--only distances reading clustering conformers training feed] [--large]
 
 Writes results/bench/bench.json, a list of {"bench", "case", "system", "value", "unit", "ratio_to_limit"}; bars.json,
 what must be reached and whether it was; about.json, the machine; and bench.svg. Ends with an error where a bar is
@@ -25,8 +25,15 @@ from side_by_side import Bar, Row, one_thread, plain, progress, say
 from mdlatent import files
 
 FOLDER = Path("results/bench")
-BENCHES = ["distances", "reading", "clustering", "training", "feed"]  # feed asks what a training step takes
-PEERS = ["mdtraj", "MDAnalysis", "scipy", "torch", "hdbscan", "scikit-learn", "numpy", "numba", "h5py"]
+BENCHES = [
+    "distances",
+    "reading",
+    "clustering",
+    "conformers",
+    "training",
+    "feed",
+]  # feed asks what a training step takes
+PEERS = ["mdtraj", "MDAnalysis", "scipy", "torch", "hdbscan", "scikit-learn", "numpy", "numba", "h5py", "rdkit"]
 
 
 def training() -> tuple[list[Row], list[Bar]]:
@@ -60,6 +67,8 @@ def measure(name: str, large: bool) -> tuple[list[Row], list[Bar]]:
         import bench_reading as bench
     elif name == "feed":
         import bench_feed as bench
+    elif name == "conformers":
+        import bench_conformers as bench
     elif name == "training":
         return training()
     else:

@@ -104,6 +104,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "reading": lambda: pivot(of(read("bench.json"), "reading"), "frames/s", share=True),
         "feed": lambda: pivot(of(read("bench.json"), "feed"), "frames/s", share=True),
         "clustering": lambda: by_unit(of(read("bench.json"), "clustering")),
+        "conformers": lambda: by_unit(of(read("bench.json"), "conformers")),
         "training": lambda: "\n".join(table(read("training.json")["rows"], read("training.json")["whole_training"])),
         "profile": lambda: by_unit(read("profile.json")),
         "large": lambda: by_unit(read("large.json")),

@@ -1,0 +1,80 @@
+"""Conformers: CPU seconds of each, beside RDKit's own; and symmetric RMSD between them.
+
+Molecules are every eighth of the 47 CDK2 ligands that come with RDKit, 20 conformers each. How near they come to
+references is another matter: docs/conformer-generators.md.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rdkit import Chem, RDConfig
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign
+from side_by_side import Bar, Row, interleaved
+
+from mdlatent.conformers import generators, metrics
+
+BENCH = "conformers"
+FILE = Path(RDConfig.RDContribDir) / "Fastcluster" / "testdata" / "cdk2.sdf"
+EVERY, N, STEPS, LIMIT_S = 8, 20, 500, 600
+BAR_SECONDS = 0.15
+
+
+def molecules() -> list[Chem.Mol]:
+    """With explicit hydrogens and without conformers."""
+    read = [mol for mol in Chem.SDMolSupplier(str(FILE)) if mol is not None][::EVERY]
+    found = [Chem.AddHs(mol) for mol in read]
+    for mol in found:
+        mol.RemoveAllConformers()
+    return found
+
+
+def run() -> tuple[list[Row], list[Bar]]:
+    """Generators, then RMSD."""
+    mols = molecules()
+
+    def rdkit(relaxed: bool) -> Callable[[], None]:
+        def all_of_them() -> None:
+            for mol in mols:
+                work, options = Chem.Mol(mol), rdDistGeom.ETKDGv3()
+                options.randomSeed, options.numThreads = 1, 1
+                rdDistGeom.EmbedMultipleConfs(work, N, options)
+                if relaxed:
+                    rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(work, 1, STEPS, "MMFF94s")
+
+        return all_of_them
+
+    def ours() -> None:
+        for mol in mols:
+            generators.generate("torsions", mol, N, 0, LIMIT_S)
+
+    systems: dict[str, Callable[[], object]] = {
+        "RDKit, ETKDGv3": rdkit(relaxed=False),
+        "RDKit, ETKDGv3 and MMFF94s": rdkit(relaxed=True),
+        "mdlatent, torsions": ours,
+    }
+    seconds = interleaved(systems, 3)
+    case = f"{len(mols)} CDK2 ligands, {N} conformers"
+    rows = [Row(BENCH, case, name, value / len(mols) / N, "CPU s per conformer") for name, value in seconds.items()]
+    bars = [Bar(BENCH, case, "CPU s per conformer", rows[-1].value, BAR_SECONDS, at_most=True)]
+    return rows + rmsd(mols), bars
+
+
+def rmsd(mols: list[Chem.Mol]) -> list[Row]:
+    """Pairs of conformers a second."""
+    made: list[Any] = [generators.generate("etkdg", mol, N, 0) for mol in mols]
+
+    def loop() -> None:
+        for mol in made:
+            heavy = Chem.RemoveHs(mol)
+            for first in range(N):
+                for second in range(first):
+                    rdMolAlign.GetBestRMS(heavy, heavy, first, second)
+
+    def matrix() -> None:
+        for mol in made:
+            metrics.rmsd_matrix(mol)
+
+    seconds = interleaved({"RDKit, GetBestRMS in a loop": loop, "mdlatent, all pairs": matrix}, 3)
+    n_pairs = len(made) * N * (N - 1) // 2
+    return [Row(BENCH, "symmetric RMSD", name, n_pairs / value, "pairs/s") for name, value in seconds.items()]
