@@ -81,6 +81,12 @@ def page_code():
     return sorted(f"report/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".js", ".css", ".html"))
 
 
+def conformer_code():
+    """Names of the modules that make conformers and measure them, for `code`."""
+    names = ("benchmark", "embedding", "generators", "metrics", "molecules", "pool", "quality", "rotors", "selection")
+    return [f"conformers/{name}.py" for name in (*names, "torsion_statistics")] + ["conformers/torsions.npz"]
+
+
 @functools.cache
 def topology(simulation):
     """The topology file of a simulation inside the study."""
