@@ -1,8 +1,9 @@
 """Bring one file from its source to its place in the study, and verify it.
 
-A file on this machine is linked, one of a package that is installed here copied; anything else is loaded into the download cache once, verified, and linked or copied
-from there. `<output>.source.json` beside it says where it came from. With --topology a trajectory is checked against
-it: it opens, has the same number of atoms, at least one frame, finite coordinates, and is not cut off.
+A file on this machine is linked, one of a package that is installed here is copied; anything else is loaded into the
+download cache once, verified, and linked or copied from there. `<output>.source.json` beside it says where it came
+from. With --topology a trajectory is checked against it: it opens, has the same number of atoms, at least one frame,
+finite coordinates, and is not cut off.
 """
 
 import logging

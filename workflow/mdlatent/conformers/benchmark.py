@@ -125,7 +125,9 @@ def measure(
         lowest = quality.lowest_reference(molecule.mol)
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
-            rows.append(about | {"generator": name, "seed": seed} | _one(name, molecule, seed, limit_s, statistics, lowest))
+            rows.append(
+                about | {"generator": name, "seed": seed} | _one(name, molecule, seed, limit_s, statistics, lowest)
+            )
         note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
 

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def together(parts: Sequence[Path], generators: Sequence[str]) -> "pd.DataFrame":
-    """All rows, in the order of molecule, generator and seed. Raises DataError if a part is missing or all are empty."""
+    """All rows, ordered by molecule, generator and seed. Raises DataError if a part is missing or all are empty."""
     import pandas as pd
 
     tables = [pd.read_parquet(evaluation_table.there(path)) for path in parts]

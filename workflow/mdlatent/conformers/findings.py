@@ -48,8 +48,10 @@ def has_precision(table: pd.DataFrame) -> bool:
 
 
 def records(table: pd.DataFrame, generators: Sequence[str]) -> list[Row]:
-    """{"stage", "model", "seed", "dim", "metric", "value", "unit"} for each generator, seed and measure; means with their
-    95 % interval, `low` and `high`."""
+    """{"stage", "model", "seed", "dim", "metric", "value", "unit"} for each generator, seed and measure.
+
+    Means have their 95 % interval, `low` and `high`.
+    """
     result: list[Row] = []
     measures = _measures(table)
     for generator in generators:
@@ -126,7 +128,7 @@ def curves(table: pd.DataFrame, generators: Sequence[str]) -> Row:
 
 
 def groups(table: pd.DataFrame, generators: Sequence[str]) -> list[Row]:
-    """Mean AMR by number of rotatable bonds: {label, molecules, recall: {generator: {value, low, high}}, precision …}."""
+    """Mean AMR by rotatable bonds: {label, molecules, recall: {generator: {value, low, high}}, precision: …} each."""
     kinds = KINDS if has_precision(table) else KINDS[:1]
     result = []
     for low, high in GROUPS:

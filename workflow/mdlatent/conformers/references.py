@@ -1,4 +1,4 @@
-"""Choose the molecules of a benchmark of generators: read the references, say what is left out and why, spread the rest.
+"""Choose the molecules of a benchmark of generators: read the references, say what is left out, spread the rest.
 
 Writes part000.sdf, part001.sdf …, each with some of the molecules and all their distinct references, and
 references.json, which says how many there are and, molecule by molecule, what was left out for which reason. Molecules
