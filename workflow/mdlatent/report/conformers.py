@@ -52,8 +52,8 @@ def notice(found: Row) -> str:
         return ""
     return (
         '<p class="notice">The references were made by a generator of conformers. The numbers below say how near '
-        "others come to its results, not which generator is right. For that, take references from crystal structures or "
-        "quantum chemistry.</p>"
+        "others come to its results, not which generator is right. For that, take references from crystal structures "
+        "or quantum chemistry.</p>"
     )
 
 
@@ -112,8 +112,9 @@ def note(found: Row) -> str:
     about = found["about"]
     text = (
         "RMSD of heavy atoms, superposed, least over all symmetries. Recall: from each reference to the nearest "
-        "conformer made. Precision: from each conformer made to the nearest reference. AMR: mean of these distances, over the "
-        "molecules for which something was made. Coverage: share of them below a threshold, 0 where nothing was made. "
+        "conformer made. Precision: from each conformer made to the nearest reference. AMR: mean of these distances, "
+        "over the molecules for which something was made. Coverage: share of them below a threshold, 0 where nothing "
+        "was made. "
         "Energy: MMFF94 above the lowest relaxed reference, median over molecules of a molecule's median. Stereo kept: "
         "conformers with the R/S and E/Z of the graph. Values are means over seeds ± standard deviation; intervals are "
         "95 %, from drawing molecules, each with its mean over seeds."

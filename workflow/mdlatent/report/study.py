@@ -65,7 +65,7 @@ class Study:
 
 @contextlib.contextmanager
 def read(folder: Path, wanted: Sequence[tuple[str, int]], with_conformers: bool = False) -> Iterator[Study]:
-    """Yield the study in `folder` with the runs `wanted`, (model, seed) each; with the benchmark of conformers, if asked.
+    """Yield the study in `folder` with the runs `wanted`, (model, seed) each; with the benchmark of conformers if asked.
 
     Raises DataError if a file is missing.
     """
