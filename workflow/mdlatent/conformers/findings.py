@@ -22,7 +22,7 @@ __all__ = ["curves", "differences", "failures", "groups", "has_precision", "reco
 Row = dict[str, Any]
 
 STAGE = "conformers"
-CURVE_ANGSTROM = np.round(np.arange(0.05, 2.0001, 0.05), 2)
+CURVE_ANGSTROM = np.round(np.arange(0, 2.0001, 0.05), 2)
 KINDS = ("recall", "precision")
 # Metric → column of the table, unit, factor, and what is made of a molecule's values: mean or median.
 MEASURES = {

@@ -103,7 +103,7 @@ def bootstrap_difference(
 
 
 def bootstrap_interval(values: np.ndarray, n_samples: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the mean of `values` (n_molecules,) without NaN, from drawing molecules; None for fewer than 2."""
+    """95 % interval of the mean of `values` (n_molecules,) without NaN, from drawing molecules; None for one."""
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return None

@@ -43,7 +43,7 @@ function drawRotatable(found) {
       text: cells.map((cell, i) => plain(name) + ", " + rows[i].label + " rotatable bonds: " + digits(cell.value, 3) + " Å"
         + (cell.low === undefined ? "" : "<br>95 % interval " + digits(cell.low, 3) + " to " + digits(cell.high, 3))), hovertemplate: "%{text}<extra></extra>" };
   });
-  draw("rotatable-plot", traces, { xaxis: axis("rotatable bonds", { tickvals: rows.map((_, i) => i), range: [-0.5, rows.length - 0.5], showgrid: false,
+  draw("rotatable-plot", traces, { xaxis: axis("rotatable bonds (count)", { tickvals: rows.map((_, i) => i), range: [-0.5, rows.length - 0.5], showgrid: false,
     ticktext: rows.map((row) => plain(row.label) + "<br>" + count(row.molecules) + (row.molecules === 1 ? " molecule" : " molecules")) }),
   yaxis: axis("AMR, " + KIND_WORDS[kind] + " (Å)", { rangemode: "tozero" }) }, "rotatable_bonds", "Average minimum RMSD, " + KIND_WORDS[kind] + ", by number of rotatable bonds");
 }

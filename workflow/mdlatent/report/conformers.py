@@ -82,7 +82,7 @@ def generators(found: Row) -> str:
     for name, (label, unit, _, _) in columns.items():
         head.append(heading(label, unit))
         if name.startswith("amr_") and found["differences"]:
-            head.append(heading(f"– {BASELINE}", "Å, 95 % interval"))
+            head.append(heading(f"Difference to {BASELINE}", "Å, 95 % interval"))
     rows = []
     for generator in found["generators"]:
         tag = '<span class="tag">baseline</span>' if generator == BASELINE else ""

@@ -65,9 +65,9 @@ class Study:
 
 @contextlib.contextmanager
 def read(folder: Path, wanted: Sequence[tuple[str, int]], with_conformers: bool = False) -> Iterator[Study]:
-    """Yield the study in `folder` with the runs `wanted`, (model, seed) each; with the benchmark of conformers if asked.
+    """Yield the study in `folder` with the runs `wanted`, (model, seed) each.
 
-    Raises DataError if a file is missing.
+    `with_conformers`: the benchmark of generators too. Raises DataError if a file is missing.
     """
     index = folder / "frames" / "index.json"
     with FrameStore(index) as store:
