@@ -107,7 +107,7 @@ def read_sdf(
                     molecule = _gather(title, [mol for _, mol in records], duplicate_angstrom, refused)
                     check(molecule, max_heavy_atoms)
                 except MoleculeError as error:
-                    refused.append(Refused(title, str(error)))
+                    refused.append(Refused(title, str(error).removeprefix(f"{title}: ")))
                 else:
                     molecules.append(molecule)
     except (OSError, EOFError) as error:

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     about = describe(found, chosen, refused)
     files.write_json(args.output_dir / "references.json", about)
     log.info(
-        "%s: %d of %d molecules with %d references, %d left out",
+        "%s: %d of %d molecules, %d references; %d records left out",
         args.sdf, about["molecules"], about["readable_molecules"], about["references"], len(refused),
     )  # fmt: skip
 
