@@ -3,6 +3,7 @@
 Writes part000.sdf, part001.sdf …, each with some of the molecules and all their distinct references, and
 references.json, which says how many there are and, molecule by molecule, what was left out for which reason. Molecules
 that cannot be used are left out and the others go on; where none can be used, that is an error.
+All molecules of the file are in memory at once.
 """
 
 import argparse
