@@ -82,9 +82,11 @@ def page_code():
 
 
 def conformer_code():
-    """Names of the modules that make conformers and measure them, for `code`."""
-    names = ("benchmark", "embedding", "generators", "metrics", "molecules", "pool", "quality", "rotors", "selection")
-    return [f"conformers/{name}.py" for name in (*names, "torsion_statistics")] + ["conformers/torsions.npz"]
+    """Names of the files that make conformers and measure them, for `code`: all but those that choose, learn or collect."""
+    other = {"references", "collect", "findings", "summary", "scaffolds", "generate", "train", "train_autoencoder"}
+    folder = PACKAGE / "mdlatent" / "conformers"
+    files = [path for path in folder.iterdir() if path.suffix in (".py", ".npz", ".pt") and path.stem not in other]
+    return sorted(f"conformers/{path.name}" for path in files)
 
 
 @functools.cache

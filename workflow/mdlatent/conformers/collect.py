@@ -71,7 +71,7 @@ def describe(table: "pd.DataFrame", settings: dict[str, Any], about: dict[str, A
     return {
         "about": about | {"with_precision": findings.has_precision(table)},
         "generators": generators,
-        "seeds": settings["seeds"],
+        "seeds": sorted(int(seed) for seed in table["seed"].unique()),
         "made_by": settings["made_by"],
         "part": settings["part"],
         "limit_s": settings["limit_s"],
