@@ -152,11 +152,12 @@ def test_what_failed_is_named_and_counts_as_no_coverage():
     ]
 
 
-def test_groups_by_rotatable_bonds():
-    table = pd.DataFrame([row("a", "etkdg", [0.4]), row("b", "etkdg", [1.0], n_rotatable=12), row("c", "etkdg", [2.0])])
+def test_groups_by_rotatable_bonds_where_each_molecule_counts_once():
+    rows = [row("a", "etkdg", [0.4]), row("b", "etkdg", [1.0], n_rotatable=12), row("c", "etkdg", [2.0])]
+    table = pd.DataFrame([*rows, row("c", "etkdg", [3.0], seed=1), row("a", "etkdg", [], seed=1)])
     found = findings.groups(table, ["etkdg"])
     assert [(one["label"], one["molecules"]) for one in found] == [("0 to 2", 2), ("9 and more", 1)]
-    assert found[0]["recall"]["etkdg"]["value"] == pytest.approx(1.2)
+    assert found[0]["recall"]["etkdg"]["value"] == pytest.approx((0.4 + 2.5) / 2)
     assert "low" in found[0]["recall"]["etkdg"] and "low" not in found[1]["recall"]["etkdg"]
 
 
@@ -165,6 +166,15 @@ def test_with_one_reference_each_only_recall_is_reported():
     assert not any("precision" in record["metric"] for record in findings.records(table, ["etkdg"]))
     assert "precision" not in findings.curves(table, ["etkdg"])
     assert "precision" not in findings.groups(table, ["etkdg"])[0]
+
+
+def test_rows_are_ordered_whatever_part_they_come_from(tmp_path):
+    rows = [row(name, generator, [0.4], seed=seed) for seed in (1, 0) for name in "ba" for generator in GENERATORS]
+    pd.DataFrame(rows[1::2]).to_parquet(tmp_path / "one.parquet")
+    pd.DataFrame(rows[::2]).to_parquet(tmp_path / "two.parquet")
+    table = collect.together([tmp_path / "one.parquet", tmp_path / "two.parquet"], GENERATORS)
+    keys = list(zip(table["molecule"], table["generator"], table["seed"], strict=True))
+    assert keys == [(name, generator, seed) for name in "ab" for generator in GENERATORS for seed in (0, 1)]
 
 
 def test_parts_without_any_molecule(tmp_path):

@@ -82,7 +82,7 @@ def page_code():
 
 
 def conformer_code():
-    """Names of the files that make conformers and measure them, for `code`: all but those that choose, learn or collect."""
+    """Names of the files that make and measure conformers, for `code`: all but those that choose, learn or collect."""
     other = {"references", "collect", "findings", "summary", "scaffolds", "generate", "train", "train_autoencoder"}
     folder = PACKAGE / "mdlatent" / "conformers"
     files = [path for path in folder.iterdir() if path.suffix in (".py", ".npz", ".pt") and path.stem not in other]
