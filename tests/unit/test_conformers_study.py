@@ -11,7 +11,7 @@ from rdkit import Chem
 
 from conformer_files import BROKEN_RECORD, LEFT_OUT, block, conformers, ligands
 from conformer_study import GENERATORS, benchmark_in, given, section, write_mixed
-from mdlatent import check, config, packages
+from mdlatent import check, config, fetch, packages
 from mdlatent.conformers import collect, findings, generators, molecules, references
 from mdlatent.errors import ConfigError, DataError
 from support import ROOT
@@ -240,17 +240,25 @@ def test_a_local_file_is_looked_into_before_the_first_job(tmp_path):
     check.before_first_job(values)
 
 
+def test_the_demo_takes_its_ligands_from_the_rdkit_that_is_installed():
+    line = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("rdkit=="))
+    assert DEMO["conformers"]["references"].startswith(f"package:{line}/")
+
+
 def test_a_file_of_an_installed_package_is_taken_from_there_if_it_is_as_its_wheel_has_it(tmp_path, monkeypatch):
     member = "shiny/data/x.sdf"
     info = tmp_path / "shiny-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shiny\nVersion: 1.0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shiny\nVersion: 1.0\nLicense: MIT\n")
     (info / "RECORD").write_text(f"{member},sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\nshiny/y.sdf,,\n")
     (tmp_path / "shiny" / "data").mkdir(parents=True)
     (tmp_path / member).write_bytes(b"")
     (tmp_path / "shiny" / "y.sdf").write_bytes(b"")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert packages.installed("shiny==1.0", member) == tmp_path / member
+    assert packages.installed("shiny==1.0", member) == (tmp_path / member, "MIT")
+    record = fetch.fetch(f"package:shiny==1.0/{member}", tmp_path / "x.sdf", config.resolve(DEMO)["fetch"])
+    assert (tmp_path / "x.sdf").is_file() and not (tmp_path / "x.sdf").is_symlink()
+    assert (record["member"], record["licence"], record["kind"]) == (member, "MIT", "package")
     assert packages.installed("shiny==1.1", member) is None
     assert packages.installed("shiny==1.0", "shiny/y.sdf") is None  # without a checksum
     assert packages.installed("dull==1.0", member) is None

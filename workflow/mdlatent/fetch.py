@@ -102,10 +102,10 @@ def _packaged(source: Source, target: Path, root: Path, policy: Policy) -> dict[
     from mdlatent import packages
 
     assert source.member
-    if installed := packages.installed(source.location, source.member):
-        record = {"member": source.member, "installed": True}
-        got = _verified(installed, source.checksums, source)
-        return record | _placed(source, installed, got, target, link=shutil.copyfile)
+    if found := packages.installed(source.location, source.member):
+        path, licence = found
+        record = {"member": source.member} | ({"licence": licence} if licence else {})
+        return record | _placed(source, path, _verified(path, source.checksums, source), target, link=shutil.copyfile)
     folder = cache.entry(root, f"package {source.location}")
     with cache.locked(folder, source.location):
         archive, sha256 = packages.archive(source.location, folder, policy)

@@ -56,8 +56,10 @@ def archive(requirement: str, folder: Path, policy: Policy) -> tuple[Path, str]:
         return loaded[0].replace(folder / loaded[0].name), sha256
 
 
-def installed(requirement: str, member: str) -> Path | None:
+def installed(requirement: str, member: str) -> tuple[Path, str | None] | None:
     """The file `member` of `name==version` where just that version is installed here with the file as its wheel has it.
+
+    With it comes the licence that the package states.
 
     A wheel's record holds the checksum of each file; one that does not fit it is not taken, nor one without.
     """
@@ -71,7 +73,10 @@ def installed(requirement: str, member: str) -> Path | None:
         return None
     path = Path(str(listed.locate()))
     expected = base64.urlsafe_b64decode(listed.hash.value + "=").hex()
-    return path if path.is_file() and cache.digests(path)["sha256"] == expected else None
+    if not path.is_file() or cache.digests(path)["sha256"] != expected:
+        return None
+    stated = (found.metadata[key] for key in ("License-Expression", "License") if key in found.metadata)
+    return path, next(stated, None)
 
 
 def _run(arguments: list[str], folder: str) -> subprocess.CompletedProcess[str]:
