@@ -27,6 +27,7 @@ include: "workflow/rules/sources.smk"
 include: "workflow/rules/frames.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/states.smk"
+include: "workflow/rules/conformers.smk"
 include: "workflow/rules/report.smk"
 
 

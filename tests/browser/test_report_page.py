@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from conformer_study import conformer_study  # noqa: F401  (a fixture)
 from report_study import small_study  # noqa: F401  (a fixture)
 from support import missing
 
@@ -239,6 +240,28 @@ def test_simulations_one_by_one(opened):
     page.select_option("#lanes-tools select", "all")
     assert "One line per simulation" in page.locator("#lanes-caption").inner_text()
     opened.check()
+
+
+@pytest.mark.parametrize("width", [1440, 800, 420])
+def test_conformers_are_drawn(chromium, conformer_study, width):  # noqa: F811
+    opened = Opened(chromium, conformer_study.page, width)
+    page = opened.page
+    for name, n in (("coverage", 4), ("rotatable", 2)):  # two generators; recall and precision of each in the first
+        assert page.evaluate(f"byId('{name}-plot').data.length") == n
+        assert page.get_attribute(f"#{name}-plot", "aria-label")
+        for title in page.evaluate(AXIS_TITLES, f"{name}-plot"):
+            assert "(" in title, title
+        box = page.locator(f"#{name}-plot").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    recall = page.evaluate("byId('rotatable-plot').data[0].y")
+    page.focus("#rotatable-tools button[data-value='precision']")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#rotatable-tools button[data-value='precision']", "aria-pressed") == "true"
+    assert page.evaluate("byId('rotatable-plot').data[0].y") != recall
+    assert page.locator("nav a[href='#conformers']").count() == 1
+    opened.check()
+    opened.context.close()
 
 
 @pytest.mark.parametrize("width", [800, 420])

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from conformer_study import with_conformers
 from mdlatent import config
 from mdlatent.errors import ConfigError, DataError
 from mdlatent.report import command, figures, page, structures, study, summary, tables
@@ -180,6 +181,21 @@ def test_a_missing_file_is_named(small_study, tmp_path, name):  # noqa: F811
     with pytest.raises(DataError, match=re.escape(name.rpartition("/")[2])):
         broken.write()
     assert not broken.page.exists()
+
+
+def test_conformers_stand_in_a_section_of_their_own(small_study, tmp_path, text):  # noqa: F811
+    found = with_conformers(small_study, tmp_path)
+    written = Page(found.write())
+    assert ("section", {"id": "conformers"}) in written.elements
+    assert json.loads(written.texts["data"])["conformers"]["generators"] == ["etkdg", "etkdg_mmff"]
+    records = json.loads(found.summary.read_text())["metrics"]
+    assert {record["model"] for record in records} == {*MODELS, "etkdg", "etkdg_mmff"}
+    models = json.loads(written.texts["data"])["comparison"]
+    assert models == json.loads(Page(text).texts["data"])["comparison"]
+    assert ("section", {"id": "conformers"}) not in Page(text).elements
+    (found.folder / "conformers" / "conformers.json").unlink()
+    with pytest.raises(DataError, match=r"conformers.json: .*conformers.collect"):
+        found.write()
 
 
 def test_models_of_another_form_are_refused():

@@ -20,6 +20,7 @@ log = logging.getLogger("mdlatent")
 
 BUDGET_S = 1.0  # with a table of thousands the rest is left to the jobs that read the files
 LEAST_FREE_BYTES = 50e6
+SDF_START_BYTES = 1_000_000
 
 
 def before_first_job(config: dict[str, Any]) -> None:
@@ -31,6 +32,7 @@ def before_first_job(config: dict[str, Any]) -> None:
     check_results_folder(Path(config["results"]) / config["study"])
     check_simulated(config)
     check_local_files(config)
+    check_conformers(config)
 
 
 def check_results_folder(folder: Path) -> None:
@@ -99,6 +101,19 @@ def check_local_files(config: dict[str, Any]) -> None:
         select_atoms.demand_same(selected)
     if mistakes:
         raise DataError("\n".join(dict.fromkeys(mistakes)))
+
+
+def check_conformers(config: dict[str, Any]) -> None:
+    """Raise DataError if a local file of reference conformers has no end of a record in its first megabyte."""
+    path = sources.plain_path(config["conformers"]["references"]) if config["conformers"] else None
+    if path is None:
+        return
+    with open(path, "rb") as handle:
+        if b"M  END" not in handle.read(SDF_START_BYTES):
+            raise DataError(
+                f"conformers.references: {path} is no SDF file (no line `M  END` in its first megabyte); give one with "
+                "hydrogens and 3-D coordinates"
+            )
 
 
 def main(argv: list[str] | None = None) -> None:

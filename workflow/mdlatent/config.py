@@ -80,6 +80,8 @@ def resolve(values: dict[str, Any], files: Sequence[Path] = ()) -> dict[str, Any
         _fill_train(model, explicit)
         _fill_options(model, lines, ("models", number, "options"))
     _raise(_cross_checks(values, lines))
+    if values["conformers"] and values["conformers"]["seeds"] is None:
+        values["conformers"]["seeds"] = list(values["seeds"])
     return values
 
 
@@ -236,7 +238,7 @@ def _hint(value: Any, known: list[Any]) -> str:
 
 def _cross_checks(values: dict[str, Any], lines: Lines) -> list[str]:
     """What no schema can say: keys that must agree with each other."""
-    found = [*_split_mistakes(values), *_name_mistakes(values)]
+    found = [*_split_mistakes(values), *_name_mistakes(values), *_conformer_mistakes(values)]
     return [lines.where(path) + sentence for path, sentence in found]
 
 
@@ -271,6 +273,26 @@ def _name_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     models = [model["name"] for model in values["models"]]
     for name in sorted({name for name in models if models.count(name) > 1}):
         yield ("models",), f"models: {name!r} stands {models.count(name)} times; give each its own `name`"
+
+
+def _conformer_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    from mdlatent import sources
+
+    if not values["conformers"]:
+        return
+    uri, place = values["conformers"]["references"], ("conformers", "references")
+    try:
+        sources.extension(uri, sources.MOLECULES)
+        source = sources.parse(uri)
+    except ConfigError as error:
+        yield place, f"conformers.references: {error}"
+        return
+    if source.kind == "path" and not Path(source.location).expanduser().is_file():
+        yield (
+            place,
+            f"conformers.references: there is no file {source.location!r}, expected an SDF file with reference "
+            "conformers; check the path, which is seen from the folder where the workflow runs",
+        )
 
 
 def _with_exponents(values: Any, rules: dict[str, Any]) -> Any:

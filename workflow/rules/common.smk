@@ -81,6 +81,15 @@ def page_code():
     return sorted(f"report/{path.name}" for path in folder.iterdir() if path.suffix in (".py", ".js", ".css", ".html"))
 
 
+def conformer_code():
+    """Names of the files that make and measure conformers, for `code`: all but those that choose, learn or collect."""
+    other = {"references", "provenance", "scaffolds", "collect", "findings", "summary", "generate", "train"}
+    other |= {"train_autoencoder", "pubchem", "pubchem_bulk", "pubchem_records", "pug_rest"}
+    folder = PACKAGE / "mdlatent" / "conformers"
+    files = [path for path in folder.iterdir() if path.suffix in (".py", ".npz", ".pt") and path.stem not in other]
+    return sorted(f"conformers/{path.name}" for path in files)
+
+
 @functools.cache
 def topology(simulation):
     """The topology file of a simulation inside the study."""

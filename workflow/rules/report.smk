@@ -24,6 +24,7 @@ rule make_report:
         kinetics=runs("evaluation/{model}/seed{seed}.kinetics.json"),
         summary=f"{STUDY}/evaluation/summary.csv",
         references=compared_references(),
+        conformers=conformer_results(),
     output:
         page=report(
             f"{STUDY}/report.html",

@@ -90,6 +90,18 @@ def report_mb(wildcards, input, attempt):
     return round((1500 + 0.0005 * frames_and_atoms(input.index)[0] * len(input.labels)) * attempt)
 
 
+def molecules_mb(wildcards, input, attempt):
+    """All molecules of the file of references at once: 20 times its size."""
+    return round((1000 + 20 * Path(input[0]).stat().st_size / 1e6) * attempt)
+
+
+def conformer_minutes(wildcards, input, attempt):
+    """Half an hour, and a second for each conformer that a generator makes: two for each reference."""
+    n = 2 * json.loads(Path(input.about).read_text(encoding="utf-8"))["references"]
+    each = n * len(CONFIG["conformers"]["generators"]) / CONFIG["conformers"]["jobs"]
+    return round((30 + each / 60) * attempt)
+
+
 def grows(value):
     """`value`, once more with every attempt."""
 

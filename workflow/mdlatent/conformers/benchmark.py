@@ -3,6 +3,8 @@
 Generators take turns molecule by molecule in one process, so that a busy machine slows all alike. Writes
 conformers.parquet, a row per molecule and generator, and summary.json; prints the table. Seconds are process CPU time.
 Files whose conformers were made by a generator (as those of PubChem3D) are refused: they are no references.
+With --output, as the workflow calls it, all molecules of a part that conformers.references wrote are measured as they
+are, and the rows alone are written; conformers.collect puts them together.
 """
 
 import argparse
@@ -32,7 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, run, write, print."""
     parser = stage.parser("conformers.benchmark", __doc__)
     parser.add_argument("sdf", nargs="+", type=Path, help="SDF files with reference conformers (.sdf, .sdf.gz)")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder for conformers.parquet, summary.json")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output-dir", type=Path, help="folder for conformers.parquet, summary.json")
+    where.add_argument("--output", type=Path, help="parquet file for the rows of a part, nothing else")
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--generators", nargs="+", default=DEFAULT, help="names of generators")
     parser.add_argument("--statistics", type=Path, help="torsion statistics (default: those of the package)")
@@ -44,18 +48,45 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
     stage.limit_threads(1)
-    _run(args)
+    if args.output:
+        _measure_part(args)
+    else:
+        _run(args)
+
+
+def _measure_part(args: argparse.Namespace) -> None:
+    """The rows of a part of the molecules that were chosen before; none for an empty part."""
+    import pandas as pd
+
+    from mdlatent.conformers import molecules
+
+    found = [
+        one
+        for path in args.sdf
+        if path.stat().st_size
+        for one in molecules.read_sdf(path, duplicate_angstrom=0)[0]  # duplicates are left out already
+    ]
+    statistics = _statistics(args)
+    table = measure(found, args.generators, args.seed, args.limit_s, statistics) if found else pd.DataFrame()
+    with files.write_beside(args.output) as path:
+        table.to_parquet(path)
+    log.info("%s: %d molecules, %d generators", args.output, len(found), len(args.generators))
+
+
+def _statistics(args: argparse.Namespace) -> "TorsionStatistics | None":
+    from mdlatent.conformers.torsion_statistics import TorsionStatistics
+
+    return TorsionStatistics.load(args.statistics) if args.statistics else None
 
 
 def _run(args: argparse.Namespace) -> None:
     from mdlatent.conformers import molecules, provenance, scaffolds, summary
-    from mdlatent.conformers.torsion_statistics import TorsionStatistics
 
     provenance.check_references(args.sdf)
     found = molecules.read_files(args.sdf)
     if args.part != "all":
         found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
-    statistics = TorsionStatistics.load(args.statistics) if args.statistics else None
+    statistics = _statistics(args)
 
     def write(so_far: "pd.DataFrame") -> None:
         with files.write_beside(args.output_dir / "conformers.parquet") as path:
@@ -96,7 +127,9 @@ def measure(
         lowest = quality.lowest_reference(molecule.mol)
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
-            rows.append(about | {"generator": name} | _one(name, molecule, seed, limit_s, statistics, lowest))
+            rows.append(
+                about | {"generator": name, "seed": seed} | _one(name, molecule, seed, limit_s, statistics, lowest)
+            )
         note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
 
@@ -120,16 +153,19 @@ def _one(
         made = generate(generator, molecule.bare, n, seed, limit_s, statistics)
     except MoleculeError as error:
         log.warning("%s: %s: %s", molecule.name, generator, error)
-        nothing = metrics.coverage(np.zeros((0, n // 2)))
+        nothing: dict[str, Any] = metrics.coverage(np.zeros((0, n // 2)))
+        nothing |= {"nearest_recall_angstrom": [], "nearest_precision_angstrom": []}
         return {"n_generated": 0, "failure": str(error), "cpu_s": time.process_time() - start} | nothing
     cpu_s = time.process_time() - start
     raw, relaxed = quality.energies_above(made, lowest_kcal)
-    rmsd = metrics.rmsd_matrix(made)
+    rmsd, to_references = metrics.rmsd_matrix(made), metrics.rmsd_between(made, molecule.mol)
     return {
         "n_generated": n,
         "failure": "",
         "cpu_s": cpu_s,
-        **metrics.coverage(metrics.rmsd_between(made, molecule.mol)),
+        **metrics.coverage(to_references),
+        "nearest_recall_angstrom": to_references.min(0).tolist(),
+        "nearest_precision_angstrom": to_references.min(1).tolist(),
         "energy_raw_kcal": float(np.median(raw)),
         "energy_relaxed_kcal": float(np.median(relaxed)),
         "stereo_kept_percent": quality.stereo_kept(made),

@@ -14,9 +14,18 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdMolAlign
 
-__all__ = ["THRESHOLDS_ANGSTROM", "bootstrap_difference", "coverage", "distinct", "rmsd_between", "rmsd_matrix"]
+__all__ = [
+    "THRESHOLDS_ANGSTROM",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "coverage",
+    "distinct",
+    "rmsd_between",
+    "rmsd_matrix",
+]
 
 THRESHOLDS_ANGSTROM = (0.5, 0.75, 1.25)
+DRAWN_AT_ONCE = 1_000_000
 MAX_MATCHES = 20_000  # automorphisms of the heavy atoms looked at; RDKit warns where there are more
 
 
@@ -79,9 +88,9 @@ def bootstrap_difference(
     a, b = ours[both], theirs[both]
     if len(a) < 2:
         return {"n": len(a), "difference": float(np.mean(a - b)) if len(a) else float("nan")}
-    drawn = np.random.default_rng(seed).integers(len(a), size=(n_samples, len(a)))
-    difference = np.percentile((a - b)[drawn].mean(1), [2.5, 97.5])
-    ratio = np.percentile(a[drawn].mean(1) / b[drawn].mean(1), [2.5, 97.5])
+    drawn = _bootstrap_means(np.stack([a - b, a, b]), n_samples, seed)
+    difference = np.percentile(drawn[0], [2.5, 97.5])
+    ratio = np.percentile(drawn[1] / drawn[2], [2.5, 97.5])
     return {
         "n": len(a),
         "difference": float((a - b).mean()),
@@ -91,3 +100,23 @@ def bootstrap_difference(
         "ratio_low": float(ratio[0]),
         "ratio_high": float(ratio[1]),
     }
+
+
+def bootstrap_interval(values: np.ndarray, n_samples: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
+    """95 % interval of the mean of `values` (n_molecules,) without NaN, from drawing molecules; None for one."""
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return None
+    low, high = np.percentile(_bootstrap_means(values[None], n_samples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _bootstrap_means(values: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
+    """Means of `values` (k, n) over n draws with replacement, the same for all rows: (k, n_samples).
+
+    Drawn in pieces, so that memory does not grow with n_samples × n.
+    """
+    rng, n = np.random.default_rng(seed), values.shape[1]
+    piece = max(1, DRAWN_AT_ONCE // n)
+    sizes = [min(piece, n_samples - start) for start in range(0, n_samples, piece)]
+    return np.concatenate([values[:, rng.integers(n, size=(size, n))].mean(2) for size in sizes], axis=1)

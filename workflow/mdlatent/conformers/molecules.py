@@ -36,6 +36,8 @@ __all__ = [
     "read_sdf",
     "stereoisomers",
     "with_conformers",
+    "with_unique_names",
+    "write_sdf",
 ]
 
 log = logging.getLogger("mdlatent")
@@ -105,7 +107,7 @@ def read_sdf(
                     molecule = _gather(title, [mol for _, mol in records], duplicate_angstrom, refused)
                     check(molecule, max_heavy_atoms)
                 except MoleculeError as error:
-                    refused.append(Refused(title, str(error)))
+                    refused.append(Refused(title, str(error).removeprefix(f"{title}: ")))
                 else:
                     molecules.append(molecule)
     except (OSError, EOFError) as error:
@@ -122,7 +124,6 @@ def read_files(paths: Iterable[str | Path]) -> list[Molecule]:
     Of molecules with the same name (whose records do not follow one another) the second becomes `name (2)`.
     """
     result: list[Molecule] = []
-    times: Counter[str] = Counter()
     for path in paths:
         found, refused = read_sdf(path)
         for bad in refused:
@@ -132,10 +133,28 @@ def read_files(paths: Iterable[str | Path]) -> list[Molecule]:
             path, len(found), sum(one.broken for one in found), sum(one.mol.GetNumConformers() for one in found),
             sum(one.n_duplicates for one in found),
         )  # fmt: skip
-        for one in found:
-            times[one.name] += 1
-            result.append(one if times[one.name] == 1 else replace(one, name=f"{one.name} ({times[one.name]})"))
+        result += found
+    return with_unique_names(result)
+
+
+def with_unique_names(molecules: Iterable[Molecule]) -> list[Molecule]:
+    """The same molecules; the second of a name is called `name (2)`."""
+    times: Counter[str] = Counter()
+    result = []
+    for one in molecules:
+        times[one.name] += 1
+        result.append(one if times[one.name] == 1 else replace(one, name=f"{one.name} ({times[one.name]})"))
     return result
+
+
+def write_sdf(molecules: Iterable[Molecule], path: str | Path) -> None:
+    """Write all conformers of the molecules, a record each, under the molecules' names; `read_sdf` reads them back."""
+    with Chem.SDWriter(str(path)) as writer:
+        for one in molecules:
+            named = Chem.Mol(one.mol)
+            named.SetProp("_Name", one.name)
+            for conformer in named.GetConformers():
+                writer.write(named, confId=conformer.GetId())
 
 
 def from_smiles(smiles: str, name: str = "") -> Molecule:

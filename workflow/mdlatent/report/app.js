@@ -63,4 +63,5 @@ function chooser() {
 
 chooser();
 drawComparison();
+drawConformers();
 showRun(0);

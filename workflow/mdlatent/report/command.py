@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from mdlatent.report import page, study, summary
 
-    with study.read(args.study_dir, wanted) as found:
-        about = summary.describe(options, found.records)
+    with study.read(args.study_dir, wanted, bool(options["conformers"])) as found:
+        about = summary.describe(options, found.records + (found.conformers or {}).get("records", []))
         text = page.build(found, options, about, links_from=args.output.parent)
     with files.write_beside(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")

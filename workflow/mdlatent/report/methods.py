@@ -162,6 +162,34 @@ TORCH: list[Reference] = [
 ]
 
 
+CONFORMERS: list[Reference] = [
+    (
+        "Conformers, ETKDG",
+        "Riniker S, Landrum GA (2015) Better informed distance geometry: using what we know to improve conformation "
+        "generation. J Chem Inf Model 55:2562–2574",
+        "10.1021/acs.jcim.5b00654",
+    ),
+    (
+        "Conformers, ETKDGv3",
+        "Wang S, Witek J, Landrum GA, Riniker S (2020) Improving conformer generation for small rings and macrocycles "
+        "based on distance geometry and experimental torsional-angle preferences. J Chem Inf Model 60:2044–2058",
+        "10.1021/acs.jcim.0c00025",
+    ),
+    (
+        "Conformers, force field",
+        "MMFF94: Tosco P, Stiefl N, Landrum G (2014) Bringing the MMFF force field to the RDKit: implementation and "
+        "validation. J Cheminform 6:37",
+        "10.1186/s13321-014-0037-3",
+    ),
+    (
+        "Conformers, coverage",
+        "Ganea OE et al. (2021) GeoMol: torsional geometric generation of molecular 3D conformer ensembles. NeurIPS "
+        "2021, arXiv:2106.07802",
+        None,
+    ),
+]
+
+
 def references(options: dict[str, Any], families: Sequence[str]) -> list[Reference]:
     """(what it did, reference, DOI) of everything that this study used, models first."""
     found = [entry for family in dict.fromkeys(families) for entry in FAMILIES.get(family, [])]
@@ -170,4 +198,6 @@ def references(options: dict[str, Any], families: Sequence[str]) -> list[Referen
         found += SIMULATE
     if any(family not in DIRECT for family in families):
         found += TORCH
+    if options.get("conformers"):
+        found += CONFORMERS
     return found + ALWAYS[7:]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent.report import figures, measures, methods, slurm, structures, study, tables
+from mdlatent.report import conformers, figures, measures, methods, slurm, structures, study, tables
 from mdlatent.report.study import Study
 from mdlatent.report.tables import escape, show
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 VENDORED = "2.5.5"  # of 3Dmol.js, see assets/README.md
 SCRIPTS = (
     *("common.js", "comparison.js", "map.js", "states.js", "markov.js", "matrices.js", "curves.js", "viewer.js"),
-    "app.js",
+    *("conformers.js", "app.js"),
 )
 
 
@@ -30,48 +30,62 @@ def build(found: Study, options: dict[str, Any], about: dict[str, Any], links_fr
     labels = [study.labels(found, run) for run in found.runs]
     families = {run.model: str(run.settings.get("family", "")) for run in found.runs}
     baselines = {family for family in families.values() if tables.is_baseline(family)}
+    latent = [record for record in about["metrics"] if record["stage"] != "conformers"]
     paths = [run.structures(state) for run in found.runs for state in range(run.n_states)]
     data = {
         "study": options["study"],
         "frames": figures.frame_data(
             found, rows, [row["name"] for row in options["simulations"] if "reference" in row]
         ),
-        "comparison": measures.comparison(about["metrics"], families, baselines),
+        "comparison": measures.comparison(latent, families, baselines),
         "runs": [figures.run_data(found, run, rows, label) for run, label in zip(found.runs, labels, strict=True)],
         "matrices": figures.matrices(found, labels),
         "structures": structures.packed(paths),
+        "conformers": conformers.figure_data(found.conformers) if found.conformers else None,
         "files": [Path(os.path.relpath(path, links_from)).as_posix() for path in paths],
     }
     return fill(
-        (HERE / "page.html").read_text(encoding="utf-8"),
+        template("page.html"),
         {
             "study": escape(options["study"]),
             "facts": facts(found),
-            "headline": tables.headline(about["metrics"], families),
+            "headline": tables.headline(latent, families),
             "headline_note": escape(headline_note(found, options)),
+            "conformers": conformer_section(found),
+            "conformers_link": '<a href="#conformers">Conformers</a>' if found.conformers else "",
             "sources": tables.sources(found.sources),
-            "timings": tables.timings(found.benchmarks) + tables.machine(about["metrics"]) + slurm.table(found.slurm),
+            "timings": tables.timings(found.benchmarks) + tables.machine(latent) + slurm.table(found.slurm),
             "versions": tables.versions(about),
             "config": escape(as_yaml(options)),
             "references": tables.references(methods.references(options, list(families.values())), found.sources),
             "program": escape(f"mdlatent {about['versions']['mdlatent']} {(about['commit'] or '')[:12]}".strip()),
             "licence": escape((HERE / "assets" / "3Dmol-LICENSE.txt").read_text(encoding="utf-8").strip()),
-            "style": (HERE / "style.css").read_text(encoding="utf-8"),
+            "style": template("style.css"),
             "data": as_script_data(data),
             "plotly": library(plotly_js()),
             "viewer": library((HERE / "assets" / "3Dmol-min.js").read_text(encoding="utf-8")),
-            "script": "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+            "script": "\n".join(template(name) for name in SCRIPTS),
         },
     )
 
 
-def fill(template: str, values: dict[str, str]) -> str:
-    """`template` with every `{{name}}` replaced, once; what is filled in is not looked at again."""
+def conformer_section(found: Study) -> str:
+    """The section about generators of conformers; empty if the study has none."""
+    return fill(template("conformers.html"), conformers.parts(found.conformers)) if found.conformers else ""
+
+
+def template(name: str) -> str:
+    """The text of a file of the page."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    """`text` with every `{{name}}` replaced, once; what is filled in is not looked at again."""
 
     def value(match: re.Match[str]) -> str:
         return values[match[1]]
 
-    return re.sub(r"\{\{(\w+)\}\}", value, template)
+    return re.sub(r"\{\{(\w+)\}\}", value, text)
 
 
 def as_script_data(data: Any) -> str:

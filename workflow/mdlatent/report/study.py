@@ -60,11 +60,15 @@ class Study:
     sources: list[Row]  # one per fetched or simulated file, with `simulation`
     benchmarks: list[Row]  # one per job, with `rule` and `job`
     slurm: list[Row]  # one per Slurm job of earlier runs; empty where there were none
+    conformers: Row | None  # what the benchmark of generators found, if the study has one
 
 
 @contextlib.contextmanager
-def read(folder: Path, wanted: Sequence[tuple[str, int]]) -> Iterator[Study]:
-    """Yield the study in `folder` with the runs `wanted`, (model, seed) each. Raises DataError if a file is missing."""
+def read(folder: Path, wanted: Sequence[tuple[str, int]], with_conformers: bool = False) -> Iterator[Study]:
+    """Yield the study in `folder` with the runs `wanted`, (model, seed) each.
+
+    `with_conformers`: the benchmark of generators too. Raises DataError if a file is missing.
+    """
     index = folder / "frames" / "index.json"
     with FrameStore(index) as store:
         runs = [read_run(folder, model, seed) for model, seed in wanted]
@@ -77,8 +81,15 @@ def read(folder: Path, wanted: Sequence[tuple[str, int]]) -> Iterator[Study]:
             if sum(name == model for name, _ in wanted) > 1:
                 records += files.read_json(demand(folder / "evaluation" / model / "seeds.json", "compare_seeds"))
         slurm = read_slurm(folder / "slurm_efficiency.csv")
-        measured = (read_sources(folder), read_benchmarks(folder), slurm)
-        yield Study(folder, store, files.read_json(index), runs, records, *measured)
+        measured = (read_sources(folder, with_conformers), read_benchmarks(folder), slurm)
+        conformers = read_conformers(folder) if with_conformers else None
+        yield Study(folder, store, files.read_json(index), runs, records, *measured, conformers)
+
+
+def read_conformers(folder: Path) -> Row:
+    """What the benchmark of generators of conformers found."""
+    found: Row = files.read_json(demand(folder / "conformers" / "conformers.json", "conformers.collect"))
+    return found
 
 
 def read_run(folder: Path, model: str, seed: int) -> Run:
@@ -134,13 +145,15 @@ def number(cell: str) -> float | int | None:
     return int(value) if value.is_integer() and abs(value) < 2**53 and "." not in cell else value
 
 
-def read_sources(folder: Path) -> list[Row]:
-    """Where each trajectory and topology file came from, sorted by simulation, topology first."""
+def read_sources(folder: Path, with_conformers: bool = False) -> list[Row]:
+    """Where each trajectory and topology file came from, sorted by simulation, topology first; then the molecules."""
     found = []
     for path in sorted(folder.glob("trajectories/*/*.source.json")):
         # Files of a simulation run here have its settings under the same key.
         found.append(files.read_json(path) | {"simulation": path.parent.name})
-    return sorted(found, key=lambda e: (e["simulation"], not str(e.get("file", "")).startswith("topology")))
+    found.sort(key=lambda e: (e["simulation"], not str(e.get("file", "")).startswith("topology")))
+    molecules = sorted(folder.glob("conformers/*.source.json")) if with_conformers else []
+    return found + [files.read_json(path) | {"simulation": "conformers"} for path in molecules]
 
 
 def read_benchmarks(folder: Path) -> list[Row]:

@@ -17,7 +17,7 @@ log = logging.getLogger("mdlatent")
 
 PACKAGES = (
     "torch", "numpy", "scipy", "numba", "mdtraj", "hdbscan", "scikit-learn", "openmm", "pandas", "pyarrow", "h5py",
-    "plotly", "snakemake",
+    "plotly", "rdkit", "snakemake",
 )  # fmt: skip
 
 

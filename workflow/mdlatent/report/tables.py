@@ -18,7 +18,7 @@ Scale = tuple[float, float]
 RULES = (
     *("fetch_topology", "fetch_trajectory", "fetch_reference", "simulate", "select_atoms", "featurize"),
     *("read_simulations", "compute_distances", "compare_reference", "train_model", "embed", "embed_simulations"),
-    *("cluster", "fit_tica", "evaluate"),
+    *("cluster", "fit_tica", "evaluate", "choose_molecules", "benchmark_conformers"),
 )  # in the order of the work
 WHISKERS = "heldout_distance_rmse"
 PLOT_WIDTH, PLOT_HEIGHT = 150, 14
