@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mdlatent.conformers.examples import Batch
+from mdlatent.conformers.examples import N_ADDRESSES, Batch
 from mdlatent.conformers.graph import GraphNetwork
 from mdlatent.conformers.internal import LOOSE
 from mdlatent.conformers.internal_values import Values, wrapped
@@ -81,11 +81,14 @@ class _Delta(nn.Module):
 class ConformationAutoencoder(nn.Module):
     """Conformers of the molecules of a batch ↔ latents (K, M, latent_dim)."""
 
-    def __init__(self, latent_dim: int, variational: bool = False, width: int = 96, n_node: int = 64) -> None:
+    def __init__(
+        self, latent_dim: int, variational: bool = False, width: int = 96, n_node: int = 64, addressed: bool = True
+    ) -> None:
         super().__init__()
-        self.latent_dim, self.variational = latent_dim, variational
+        self.latent_dim, self.variational, self.addressed = latent_dim, variational, addressed
         self.graph = GraphNetwork(n_node)
-        self.n_code, extra = latent_dim * (2 if variational else 1), N_KINDS + 1
+        self.n_code = latent_dim * (2 if variational else 1)
+        extra = N_KINDS + 1 + (N_ADDRESSES if addressed else 0)
         self.rho = nn.ModuleList(
             _Rho(n_atoms, n_node, n_extra, n_in, self.n_code, width)
             for n_atoms, n_extra, n_in in ((2, 0, 1), (3, 0, 1), (4, extra, 2))
@@ -98,6 +101,14 @@ class ConformationAutoencoder(nn.Module):
     def nodes(self, batch: Batch) -> Tensor:
         """Node embeddings H (atoms of all molecules, n_node)."""
         return self.graph(batch.graph)
+
+    def _extra(self, batch: Batch) -> Tensor:
+        """What a dihedral is (n_dihedrals, …): its kind, the handedness of a centre, and its address."""
+        kinds = nn.functional.one_hot(batch.internal.kinds, N_KINDS).float()
+        parts = [kinds, batch.orientation[:, None]]
+        if self.addressed:
+            parts.append(nn.functional.one_hot(batch.address, N_ADDRESSES).float())
+        return torch.cat(parts, 1)
 
     def encode(self, batch: Batch, h: Tensor, found: Values) -> tuple[Tensor, Tensor | None]:
         """Mean of z (K, M, latent_dim) and its log-variance, which only the variational model has."""
@@ -115,7 +126,7 @@ class ConformationAutoencoder(nn.Module):
             parts,
             (internal.bonds, internal.angles, internal.dihedrals),
             (batch.bond_molecule, batch.angle_molecule, batch.dihedral_molecule),
-            (None, None, _extra(batch)),
+            (None, None, self._extra(batch)),
             (h.new_ones(len(internal.bonds)), h.new_ones(len(internal.angles)), known),
             strict=True,
         ):
@@ -132,7 +143,7 @@ class ConformationAutoencoder(nn.Module):
         internal = batch.internal
         lengths = self.delta[0](h, internal.bonds, None, z, batch.bond_molecule)[..., 0]
         angles = self.delta[1](h, internal.angles, None, z, batch.angle_molecule)[..., 0]
-        pair = self.delta[2](h, internal.dihedrals, _extra(batch), z, batch.dihedral_molecule)
+        pair = self.delta[2](h, internal.dihedrals, self._extra(batch), z, batch.dihedral_molecule)
         return Values(
             (LENGTH_ANGSTROM + LENGTH_SCALE * lengths).clamp_min(0.5),
             (ANGLE + ANGLE_SCALE * angles).clamp(*ANGLE_RANGE),
@@ -167,9 +178,3 @@ def losses(batch: Batch, decoded: Values, found: Values) -> Losses:
         wrapped(decoded.dihedrals - found.dihedrals)[:, known].square().sum()
         / max(1, int(known.sum()) * len(found.dihedrals)),
     )
-
-
-def _extra(batch: Batch) -> Tensor:
-    """What a dihedral is: its kind, and the handedness of a centre (n_dihedrals, N_KINDS + 1)."""
-    kinds = nn.functional.one_hot(batch.internal.kinds, N_KINDS).float()
-    return torch.cat([kinds, batch.orientation[:, None]], 1)
