@@ -12,13 +12,14 @@ from rdkit.Chem import rdDistGeom
 
 from mdlatent.alignment import kabsch_rmsd_nm
 from mdlatent.conformers.autoencoder import ConformationAutoencoder, losses
+from mdlatent.conformers.conformations import Conformers
 from mdlatent.conformers.examples import Batch, batch_of, compact, example_of
 from mdlatent.conformers.graph import N_ATOM_FEATURES, N_BOND_FEATURES, TWINS, graph_of
 from mdlatent.conformers.internal import LOOSE, internal_coordinates
 from mdlatent.conformers.internal_values import Values, values
 from mdlatent.conformers.pca_internal import pca_reconstruct
 from mdlatent.conformers.placing import place
-from mdlatent.conformers.train_autoencoder import COLUMNS, Conformers, Options, rmsd_angstrom, train
+from mdlatent.conformers.train_autoencoder import COLUMNS, Options, rmsd_angstrom, train
 from mdlatent.errors import DataError
 
 SMILES = ("CCC(C)CO", "C1CCCCC1N", "OCC#CC(F)Cl", "O=S(=O)(c1ccccc1)CC")
@@ -31,7 +32,8 @@ def conformers_of(smiles: str, n: int = 8) -> Conformers:
     assert len(rdDistGeom.EmbedMultipleConfs(molecule, n, randomSeed=7)) == n
     molecule = Chem.RemoveHs(molecule)
     x = torch.tensor(np.stack([c.GetPositions() for c in molecule.GetConformers()]))
-    return Conformers(example_of(molecule, x[0]), x)
+    molecule.RemoveAllConformers()
+    return Conformers(example_of(molecule, x[0]), x, molecule)
 
 
 @pytest.fixture(scope="module")

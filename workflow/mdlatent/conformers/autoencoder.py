@@ -85,6 +85,13 @@ class ConformationAutoencoder(nn.Module):
         self, latent_dim: int, variational: bool = False, width: int = 96, n_node: int = 64, addressed: bool = True
     ) -> None:
         super().__init__()
+        self.options = {
+            "latent_dim": latent_dim,
+            "variational": variational,
+            "width": width,
+            "n_node": n_node,
+            "addressed": addressed,
+        }
         self.latent_dim, self.variational, self.addressed = latent_dim, variational, addressed
         self.graph = GraphNetwork(n_node)
         self.n_code = latent_dim * (2 if variational else 1)

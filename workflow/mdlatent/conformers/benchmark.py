@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--generators", nargs="+", default=DEFAULT, help="names of generators")
     parser.add_argument("--statistics", type=Path, help="torsion statistics (default: those of the package)")
+    parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generators")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the split by scaffold")
     parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
@@ -59,7 +60,9 @@ def _run(args: argparse.Namespace) -> None:
         with files.write_beside(args.output_dir / "conformers.parquet") as path:
             so_far.to_parquet(path)
 
-    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write)
+    table = measure(
+        found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write, args.autoencoder
+    )
     result = summary.summarise(table)
     files.write_json(args.output_dir / "summary.json", result)
     print(summary.text(result))
@@ -72,6 +75,7 @@ def measure(
     limit_s: float = 60.0,
     statistics: "TorsionStatistics | None" = None,
     note: "Callable[[pd.DataFrame], None]" = lambda so_far: None,
+    autoencoder: Path | None = None,
 ) -> "pd.DataFrame":
     """A row per molecule and generator; which generator is first changes from molecule to molecule.
 
@@ -94,7 +98,9 @@ def measure(
         lowest = quality.lowest_reference(molecule.mol)
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
-            rows.append(about | {"generator": name} | _one(name, molecule, seed, limit_s, statistics, lowest))
+            rows.append(
+                about | {"generator": name} | _one(name, molecule, seed, limit_s, statistics, lowest, autoencoder)
+            )
         note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
 
@@ -106,6 +112,7 @@ def _one(
     limit_s: float,
     statistics: "TorsionStatistics | None",
     lowest_kcal: float,
+    autoencoder: Path | None,
 ) -> dict[str, Any]:
     """What one generator reaches for one molecule."""
     from mdlatent.conformers import metrics, quality
@@ -115,7 +122,7 @@ def _one(
     n = 2 * molecule.mol.GetNumConformers()
     start = time.process_time()
     try:
-        made = generate(generator, molecule.bare, n, seed, limit_s, statistics)
+        made = generate(generator, molecule.bare, n, seed, limit_s, statistics, autoencoder=autoencoder)
     except MoleculeError as error:
         log.warning("%s: %s: %s", molecule.name, generator, error)
         nothing = metrics.coverage(np.zeros((0, n // 2)))
