@@ -16,18 +16,16 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.examples import Example, example_of
 from mdlatent.conformers.internal_values import values
 from mdlatent.conformers.metrics import rmsd_matrix
-from mdlatent.conformers.molecules import Molecule, MoleculeError, positions, with_conformers
+from mdlatent.conformers.molecules import Molecule, positions, with_conformers
 
 __all__ = ["Conformers", "Sets", "heavy_atoms", "prepare", "same_hand", "symmetric_rmsd_angstrom", "with_hydrogens"]
 
 log = logging.getLogger("mdlatent")
 
 FEWEST = 5  # conformers of a training molecule from which on two are held out
-EMBED_LIMIT_S = 4.0  # of wall time, for the added conformers of one molecule
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,8 @@ class Sets:
     unseen_test: list[Conformers]
 
 
-def prepare(parts: Mapping[str, Sequence[Molecule]], seed: int = 0, n_embedded: int = 0) -> Sets:
-    """Sets of the parts {train, validation, test} that `scaffolds.split` gives.
-
-    `seed` draws which conformers are held out. `n_embedded` ETKDGv3 conformers of each training molecule are added to
-    its training conformers: the number of references is small, and nothing is ever measured on these.
-    """
+def prepare(parts: Mapping[str, Sequence[Molecule]], seed: int = 0) -> Sets:
+    """Sets of the parts {train, validation, test} that `scaffolds.split` gives; `seed` draws what is held out."""
     generator = np.random.default_rng(seed)
     train, seen_validation, seen_test = [], [], []
     for molecule in parts["train"]:
@@ -67,8 +61,6 @@ def prepare(parts: Mapping[str, Sequence[Molecule]], seed: int = 0, n_embedded: 
             seen_test.append(_with(found, x[:1]))
             seen_validation.append(_with(found, x[1:2]))
             x = x[2:]
-        if n_embedded:
-            x = torch.cat([x, _embedded(molecule, found, n_embedded, seed)])
         train.append(_with(found, x))
     unseen = [[heavy_atoms(molecule) for molecule in parts.get(name, ())] for name in ("validation", "test")]
     return Sets(train, seen_validation, seen_test, *unseen)
@@ -123,16 +115,3 @@ def with_hydrogens(molecule: Chem.Mol, coordinates_angstrom: Tensor) -> np.ndarr
 
 def _with(found: Conformers, coordinates_angstrom: Tensor) -> Conformers:
     return Conformers(found.example, coordinates_angstrom, found.molecule, found.broken)
-
-
-def _embedded(molecule: Molecule, found: Conformers, n: int, seed: int) -> Tensor:
-    """Conformers (≤ n, n_atoms, 3) Å by ETKDGv3 with the handedness of `found`; none where it takes too long."""
-    mol = Chem.Mol(molecule.mol)
-    Chem.AssignAtomChiralTagsFromStructure(mol)  # equal neighbours are then listed as in the first conformer
-    heavy = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
-    try:
-        x = torch.from_numpy(embed(mol, n, seed, Deadline(EMBED_LIMIT_S))[:, heavy])
-    except MoleculeError as error:
-        log.info("%s: trained on without embedded conformers: %s", molecule.name, error)
-        return found.coordinates_angstrom[:0]
-    return x[same_hand(found.example, x)]

@@ -28,7 +28,7 @@ class Codec:
         self.reference: Conformers = heavy_atoms(Molecule(name, mol))
         self.batch = batch_of([self.reference.example])
         with torch.no_grad():
-            self.h = model.eval().nodes(self.batch)
+            self.known = model.eval().known(self.batch)
 
     def encode(self, coordinates_angstrom: Tensor) -> Tensor:
         """Latents (C, latent_dim), of the VAE their means, of heavy atoms (C, n_heavy, 3) Å in the molecule's order.
@@ -42,14 +42,14 @@ class Codec:
             )
         found = values(self.batch.internal, coordinates_angstrom.float())
         with torch.no_grad():
-            return self.model.encode(self.batch, self.h, found)[0][:, 0]
+            return self.model.encode(self.batch, self.known, found)[0][:, 0]
 
     def decode(self, z: Tensor) -> Chem.Mol:
         """The molecule with one conformer for each of the latents (C, latent_dim), all hydrogens included."""
         made = []
         with torch.no_grad():
             for part in z.split(CHUNK):
-                decoded = self.model.decode(self.batch, self.h, part[:, None])
+                decoded = self.model.decode(self.batch, self.known, part[:, None])
                 made.append(reconcile(self.batch.internal, decoded))
         return with_conformers(self.mol, with_hydrogens(self.mol, torch.cat(made)))
 

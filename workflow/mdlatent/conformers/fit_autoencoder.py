@@ -31,9 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latent-dim", type=int, default=16, help="size of the latent")
     parser.add_argument("--variational", action="store_true", help="the VAE; needed to generate conformers")
     parser.add_argument("--beta", type=float, help="weight of the KL divergence")
-    parser.add_argument("--plain", action="store_true", help="as published: no addresses of torsions, none twisted")
+    parser.add_argument("--form", choices=("published", "linked"), default="linked", help="of the nets, see docs")
     parser.add_argument("--twisted", type=float, help="share of training conformers with randomly turned bonds")
-    parser.add_argument("--embedded", type=int, default=0, help="ETKDGv3 conformers added to each training molecule's")
     parser.add_argument("--epochs", type=int, help="passes over the molecules")
     parser.add_argument("--conformers", type=int, help="conformers of each molecule in a batch")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of what is drawn in training")
@@ -58,19 +57,16 @@ def _run(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     parts = scaffolds.split(molecules.read_files(args.sdf), args.fractions, args.split_seed)
-    sets = prepare(parts, args.split_seed, args.embedded)
+    sets = prepare(parts, args.split_seed)
     given = {"epochs": args.epochs, "n_conformers": args.conformers, "beta": args.beta, "twisted": args.twisted}
     options = replace(train_autoencoder.Options(), **{key: value for key, value in given.items() if value is not None})
-    if args.plain:
-        options = replace(options, twisted=0.0)
     torch.manual_seed(args.seed)
-    model = ConformationAutoencoder(args.latent_dim, args.variational, addressed=not args.plain)
+    model = ConformationAutoencoder(args.latent_dim, args.variational, args.form)
     provenance = {
         "source": args.source,
         "files": {path.name: files.digest(path) for path in args.sdf},
         "split_seed": args.split_seed,
         "fractions": list(args.fractions),
-        "embedded": args.embedded,
         "seed": args.seed,
         "options": asdict(options),
         "n_molecules": len(sets.train),
