@@ -147,10 +147,10 @@ def test_bonds_that_turn_have_numbers_of_their_own() -> None:
             assert can != bond.IsInRing()
         else:
             assert not can
-    assert sorted(bond_of) == list(range(1, 12))  # five outside rings, six in the cyclohexane
-    assert len(set(bond_of.values())) == 11
-    assert not any(molecule.GetBondWithIdx(bond_of[number]).IsInRing() for number in range(1, 6))
-    sides = Chem.MolFromSmiles("CCOC(=O)c1ccccc1C1CCCCC1").GetBondWithIdx(bond_of[1])
+    assert sorted(bond_of) == list(range(1, 11))  # four outside rings, six in the cyclohexane
+    assert len(set(bond_of.values())) == 10
+    assert not any(molecule.GetBondWithIdx(bond_of[number]).IsInRing() for number in range(1, 5))
+    sides = molecule.GetBondWithIdx(bond_of[1])
     assert {sides.GetBeginAtom().GetIsAromatic(), sides.GetEndAtom().GetIsAromatic()} == {False, True}
 
 
@@ -176,7 +176,8 @@ def test_linked_form_passes_the_first_torsions_before_it_has_learned(data: list[
     found = values(batch.internal, x.float())
     known = (batch.address > 0) & (batch.address <= 2)
     for variational in (False, True):
-        decoded, _ = ConformationAutoencoder(2, variational)(batch, found)
+        with torch.no_grad():
+            decoded, _ = ConformationAutoencoder(2, variational)(batch, found)
         error = wrapped(decoded.dihedrals - found.dihedrals).abs().amax(0)
         assert known.sum() == 2 and float(error[known].max()) < 1e-5 and float(error[~known].max()) > 0.1
 
@@ -189,7 +190,7 @@ def test_learns_the_same_from_the_same_seed(
     held = [replace(c, coordinates_angstrom=c.coordinates_angstrom[6:]) for c in data]
     trained = [replace(c, coordinates_angstrom=c.coordinates_angstrom[:6]) for c in data]
     options = Options(
-        epochs=30, watch_every=30, n_conformers=8, learning_rate=1e-3, beta=1e-4, weights=(1.0, 1.0, 1.0), twisted=0.2
+        epochs=30, watch_every=30, n_conformers=4, learning_rate=1e-3, beta=1e-4, weights=(1.0, 1.0, 1.0), twisted=0.2
     )
     weights, curves = [], []
     for _ in range(2):

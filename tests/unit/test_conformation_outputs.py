@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rdkit import Chem, RDConfig
+from rdkit import Chem
 
 from mdlatent.conformers import (
     autoencoder_file,
@@ -27,7 +27,17 @@ from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.molecules import from_smiles, positions, with_conformers
 from mdlatent.errors import ConfigError, DataError
 
-EGFR = Path(RDConfig.RDContribDir) / "PBF" / "testData" / "egfr.sdf"
+TRAINED = (
+    "CCC(C)CO",
+    "NCCCO",
+    "CCOC(=O)CC",
+    "CC(C)CCl",
+    "OCCc1ccccc1",
+    "CCCC1CCCC1",
+    "CNCC1CCO1",
+    "OCC1CCNC1",
+    "CCSCC",
+)
 SMILES = "C[C@H](O)CC(=O)NCC(C)C"
 
 
@@ -41,8 +51,8 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short training on a few molecules with six conformers each, through the command line."""
     folder = tmp_path_factory.mktemp("fitted")
     with Chem.SDWriter(str(folder / "some.sdf")) as writer:
-        for number, molecule in enumerate(molecules.read_sdf(EGFR, duplicate_angstrom=0)[0][:9]):
-            mol = with_conformers(molecule.mol, embed(molecule.mol, 6, number, Deadline(60)))
+        for number, smiles in enumerate(TRAINED):
+            mol = conformers(smiles, 6)
             mol.SetProp("_Name", f"molecule {number}")
             for conformer in mol.GetConformers():
                 writer.write(mol, confId=conformer.GetId())
@@ -61,10 +71,10 @@ def test_fit_writes_model_curve_and_errors(fitted: Path) -> None:
     assert len(pd.read_csv(fitted / "curve.csv")) == 12
     ElementTree.parse(fitted / "curve.svg")
     table, summary = pd.read_parquet(fitted / "errors.parquet"), json.loads((fitted / "summary.json").read_text())
-    assert set(table["part"]) == {"train", "seen_validation", "seen_test", "unseen_validation", "unseen_test"}
-    seen, unseen = table[table["part"] == "seen_test"], table[table["part"] == "unseen_test"]
+    seen, unseen = table[table["part"] == "seen"], table[table["part"] == "unseen"]
+    assert len(seen) and len(unseen) and len(seen) + len(unseen) == len(table)
     assert seen["pca_rmsd_angstrom"].notna().all() and unseen["pca_rmsd_angstrom"].isna().all()
-    assert summary["rmsd"]["seen_test"]["model_mean"] == pytest.approx(seen["rmsd_angstrom"].mean())
+    assert summary["rmsd"]["seen"]["model_mean"] == pytest.approx(seen["rmsd_angstrom"].mean())
     assert not (fitted / "checkpoints").exists()
 
 
@@ -183,8 +193,12 @@ def test_components_clusters_and_representatives() -> None:
         assert np.linalg.norm(z[chosen[0]] - middle) == np.linalg.norm(z[rows.index] - middle, axis=1).min()
 
 
-def test_curve_figure_has_what_was_watched() -> None:
+def test_curve_figure_has_what_was_watched(fitted: Path, tmp_path: Path) -> None:
     rows = [{"epoch": epoch, "seen_rmsd_angstrom": 1 / epoch if epoch % 2 else ""} for epoch in range(1, 8)]
     drawn = ElementTree.fromstring(curve_figure.draw({"AE & VAE": rows}))
     lines = drawn.findall("{*}polyline")
     assert len(lines) == 2 and len(lines[0].get("points", "").split()) == 4 and not lines[1].get("points")
+    curve_figure.main([f"VAE={fitted / 'curve.csv'}", "--output", str(tmp_path / "both.svg")])
+    assert len(ElementTree.parse(tmp_path / "both.svg").getroot().findall("{*}polyline")) == 2
+    with pytest.raises(ConfigError, match="expected NAME"):
+        curve_figure.main([str(fitted / "curve.csv"), "--output", str(tmp_path / "both.svg")])

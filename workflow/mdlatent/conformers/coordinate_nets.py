@@ -15,6 +15,7 @@ __all__ = ["Delta", "LinkedDelta", "LinkedRho", "Rho", "Tuples"]
 # A step of Adam changes all weights by about its rate, and with them the sum over a hundred coordinates; these keep
 # what one step does to the latent and to a coordinate small.
 RHO_SCALE, DELTA_SCALE = 0.02, 0.1
+PASSED = 0.5  # element of the latent per radian of the torsion that it begins with: a uniform one has then a σ of 0.9
 
 
 class Tuples(nn.Module):
@@ -67,7 +68,8 @@ class Delta(nn.Module):
 class LinkedRho(nn.Module):
     """matrix(atoms) · value + net(atoms, value): (K, n, n_in) → (K, n, n_out).
 
-    The first of the values of a coordinate with a slot begins as that element of the latent; all else begins at zero.
+    The first of the values of a coordinate with a slot begins as that element of the latent, times PASSED; all else
+    begins at zero.
     """
 
     def __init__(self, n_in: int, n_out: int, width: int, hidden: int) -> None:
@@ -82,7 +84,7 @@ class LinkedRho(nn.Module):
         """Shares of the latent; `slot` (n, n_out) is one where a coordinate has that element to begin with."""
         matrix = RHO_SCALE * self.matrix(atoms).unflatten(-1, self.shape)  # (n, n_out, n_in)
         if slot is not None:
-            matrix = torch.cat([matrix[..., :1] + slot[..., None], matrix[..., 1:]], -1)
+            matrix = torch.cat([matrix[..., :1] + PASSED * slot[..., None], matrix[..., 1:]], -1)
         linear = torch.einsum("noi,kni->kno", matrix, value)
         hidden = nn.functional.silu(self.atoms(atoms) + self.value(value) * (1 + self.gate(atoms)))
         return linear + RHO_SCALE * self.out(hidden)
@@ -103,7 +105,7 @@ class LinkedDelta(nn.Module):
         """Coordinates less their mean; `molecule` (n,) says whose they are, `slot` is as that of LinkedRho."""
         matrix = DELTA_SCALE * self.matrix(atoms).unflatten(-1, self.shape)  # (n, n_out, n_latent)
         if slot is not None:
-            matrix = matrix + slot[:, None]
+            matrix = matrix + slot[:, None] / PASSED
         linear = torch.einsum("nol,knl->kno", matrix, z[:, molecule])
         hidden = nn.functional.silu(self.atoms(atoms) + self.latent(z)[:, molecule] * (1 + self.gate(atoms)))
         return linear + DELTA_SCALE * self.out(hidden)

@@ -1,11 +1,19 @@
-"""Learning curves as an SVG text: RMSD of held-out conformers by epoch, of seen molecules and of others."""
+"""Draw learning curves of the conformation autoencoder, several in one figure.
+
+RMSD of held-out conformers by epoch, of seen molecules and of others; curves are given as NAME=curve.csv.
+"""
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
+
+from mdlatent import files, stage
+from mdlatent.errors import ConfigError
 
 __all__ = ["COLOURS", "draw"]
 
@@ -53,3 +61,23 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + RIGHT}" height="{height}">\n'
         f'<style>{STYLE}</style>\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(body) + "\n</svg>\n"
     )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, read, draw, write."""
+    parser = stage.parser("conformers.curve_figure", __doc__)
+    parser.add_argument("curves", nargs="+", help="NAME=curve.csv, the latter of mdlatent.conformers.fit_autoencoder")
+    parser.add_argument("--output", type=Path, required=True, help="SVG file")
+    args = parser.parse_args(argv)
+    curves = {}
+    for given in args.curves:
+        name, equals, path = given.partition("=")
+        if not equals:
+            raise ConfigError(f"curves: got {given!r}, expected NAME=curve.csv")
+        with Path(path).open(newline="") as file:
+            curves[name] = list(csv.DictReader(file))
+    files.write_text(args.output, draw(curves))
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,7 +1,7 @@
 """Train the conformation autoencoder on multi-conformer SDF files, and measure it on what is held out.
 
 The molecules are split by Murcko scaffold as in mdlatent.conformers.train. Writes into the output folder: model.pt;
-curve.csv, the learning curve, and curve.svg; errors.parquet, a row per held-out conformer with its RMSD after
+curve.csv, the learning curve, and curve.svg; errors.parquet, a row per test conformer with its RMSD after
 reconstruction (heavy atoms, rings closed, least over symmetries) by the model and by PCA of the molecule's own internal
 coordinates; summary.json. A run that was killed goes on from its last epoch.
 """
@@ -75,10 +75,10 @@ def _run(args: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     checkpoints = Checkpoints(args.output_dir / "checkpoints", key_of(provenance, model.options))
+    watched = [replace(one, coordinates_angstrom=one.coordinates_angstrom[:1]) for one in sets.unseen_validation]
     rows = train_autoencoder.train(
-        model, sets.train, sets.seen_validation, sets.unseen_validation, options, args.seed,
-        args.output_dir / "curve.csv", checkpoints,
-    )  # fmt: skip
+        model, sets.train, sets.seen_validation, watched, options, args.seed, args.output_dir / "curve.csv", checkpoints
+    )
     autoencoder_file.save(args.output_dir / "model.pt", model, provenance)
     checkpoints.clear()
     files.write_text(args.output_dir / "curve.svg", draw({"VAE" if args.variational else "AE": rows}))
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def errors(model: "ConformationAutoencoder", sets: "Sets") -> "pd.DataFrame":
-    """RMSD in Å of each conformer of `sets` (of the training set, one of each molecule), by model and by PCA.
+    """RMSD in Å of each test conformer of `sets`, of seen molecules and of others, by the model and by PCA.
 
     PCA is fitted for each molecule on its training conformers, with as many components as the latent has, or as there
     are; for molecules that are not in the training set there is none (NaN).
@@ -106,18 +106,17 @@ def errors(model: "ConformationAutoencoder", sets: "Sets") -> "pd.DataFrame":
 
     trained = {one.example.name: one.coordinates_angstrom for one in sets.train}
     rows = []
-    for part, members in vars(sets).items():
+    for part, members in (("seen", sets.seen_test), ("unseen", sets.unseen_test)):
         for one in members:
-            x, internal = one.coordinates_angstrom[: 1 if part == "train" else None], one.example.internal
-            one = type(one)(one.example, x, one.molecule, one.broken)
+            x, internal, name = one.coordinates_angstrom, one.example.internal, one.example.name
             by_model = rmsd_angstrom(model, [one], close_rings=True)
             by_pca = [float("nan")] * len(x)
-            if one.example.name in trained:
-                decoded = pca_reconstruct(internal, trained[one.example.name], x, model.latent_dim)
+            if part == "seen":
+                decoded = pca_reconstruct(internal, trained[name], x, model.latent_dim)
                 by_pca = symmetric_rmsd_angstrom(one.molecule, reconcile(internal, decoded), x).tolist()
             rows += [
-                {"part": part, "molecule": one.example.name, "broken": one.broken, "n_heavy": x.shape[1],
-                 "rmsd_angstrom": a, "pca_rmsd_angstrom": b}
+                {"part": part, "molecule": name, "broken": one.broken, "n_heavy": x.shape[1], "rmsd_angstrom": a,
+                 "pca_rmsd_angstrom": b}
                 for a, b in zip(by_model.tolist(), by_pca, strict=True)
             ]  # fmt: skip
     return pd.DataFrame(rows)

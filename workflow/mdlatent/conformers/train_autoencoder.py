@@ -55,7 +55,7 @@ class Options:
     weight_decay: float = 1e-4
     beta: float = 1e-3  # of the KL divergence, variational model only
     weights: tuple[float, float, float] = (100.0, 30.0, 1.0)
-    twisted: float = 0.0  # share of the conformers whose free bonds are turned by random angles
+    twisted: float = 0.8  # share of the conformers whose free bonds are turned at random in the first epoch; falls to 0
     watch_every: int = 10  # epochs from one look at the held-out conformers to the next
 
 
@@ -106,7 +106,7 @@ def train(
             batch = batch_of([c.example for c in chosen])
             found = values(batch.internal, torch.cat(x, 1).float())
             if options.twisted:
-                found = twist(batch, found, options.twisted, draw)
+                found = twist(batch, found, options.twisted * (1 - (epoch - 1) / options.epochs), draw)
             noise = torch.randn(options.n_conformers, len(chosen), model.latent_dim, generator=draw)
             decoded, kl = model(batch, found, noise)
             parts = losses(batch, decoded, found)
