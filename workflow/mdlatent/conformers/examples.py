@@ -125,8 +125,8 @@ def compact(internal: InternalCoordinates, molecule: Chem.Mol) -> InternalCoordi
     return replace(internal, dihedrals=internal.dihedrals[rows], kinds=internal.kinds[rows], levels=levels)
 
 
-def batch_of(examples: Sequence[Example]) -> Batch:
-    """Examples joined to one batch, in order."""
+def batch_of(examples: Sequence[Example], to_build: bool = True) -> Batch:
+    """Examples joined to one batch, in order; without the levels by which structures are built if not `to_build`."""
 
     def owner(name: str) -> Tensor:
         counts = torch.tensor([len(getattr(e.internal, name)) for e in examples])
@@ -134,7 +134,7 @@ def batch_of(examples: Sequence[Example]) -> Batch:
 
     return Batch(
         graph=join_graphs([e.graph for e in examples]),
-        internal=join([e.internal for e in examples]),
+        internal=join([e.internal if to_build else replace(e.internal, levels=()) for e in examples]),
         orientation=torch.cat([e.orientation for e in examples]),
         address=torch.cat([e.address for e in examples]),
         free=torch.cat([e.free for e in examples]),

@@ -29,7 +29,7 @@ from mdlatent.conformers import pool, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.molecules import MoleculeError, positions, with_conformers
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
-from mdlatent.errors import ConfigError
+from mdlatent.errors import ConfigError, MdlatentError
 
 if TYPE_CHECKING:
     from mdlatent.conformers.autoencoder import ConformationAutoencoder
@@ -82,7 +82,7 @@ def generate(
         task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), autoencoder)
         made = GENERATORS[generator](task)
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, MoleculeError):
+        if isinstance(error, MdlatentError):
             raise
         raise MoleculeError(f"{generator}: RDKit failed: {error}") from error  # an invariant of its own was violated
     return with_conformers(work, made)

@@ -103,7 +103,7 @@ def train(
                 c.coordinates_angstrom[generator.integers(len(c.coordinates_angstrom), size=options.n_conformers)]
                 for c in chosen
             ]
-            batch = batch_of([c.example for c in chosen])
+            batch = batch_of([c.example for c in chosen], to_build=False)
             found = values(batch.internal, torch.cat(x, 1).float())
             if options.twisted:
                 found = twist(batch, found, options.twisted * (1 - (epoch - 1) / options.epochs), draw)
@@ -170,6 +170,7 @@ def rmsd_angstrom(model: ConformationAutoencoder, data: Sequence[Conformers], cl
 
 def write_curve(path: Path, rows: Sequence[Row]) -> None:
     """Learning curve as CSV, one row per epoch; what was not looked at in an epoch is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
