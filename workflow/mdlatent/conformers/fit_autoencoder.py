@@ -92,11 +92,13 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def errors(model: "ConformationAutoencoder", sets: "Sets") -> "pd.DataFrame":
-    """RMSD in Å of each test conformer of `sets`, of seen molecules and of others, by the model and by PCA.
+    """RMSD in Å of each test conformer of seen molecules, and of one of each other, by the model and by PCA.
 
     PCA is fitted for each molecule on its training conformers, with as many components as the latent has, or as there
     are; for molecules that are not in the training set there is none (NaN).
     """
+    from dataclasses import replace
+
     import pandas as pd
 
     from mdlatent.conformers.conformations import symmetric_rmsd_angstrom
@@ -108,8 +110,8 @@ def errors(model: "ConformationAutoencoder", sets: "Sets") -> "pd.DataFrame":
     rows = []
     for part, members in (("seen", sets.seen_test), ("unseen", sets.unseen_test)):
         for one in members:
-            x, internal, name = one.coordinates_angstrom, one.example.internal, one.example.name
-            by_model = rmsd_angstrom(model, [one], close_rings=True)
+            x, internal, name = one.coordinates_angstrom[:1], one.example.internal, one.example.name
+            by_model = rmsd_angstrom(model, [replace(one, coordinates_angstrom=x)], close_rings=True)
             by_pca = [float("nan")] * len(x)
             if part == "seen":
                 decoded = pca_reconstruct(internal, trained[name], x, model.latent_dim)
