@@ -126,6 +126,15 @@ def test_handedness_is_that_of_the_reference(data: list[Conformers]) -> None:
     assert example_of(radical, star + torch.tensor([[0.0, 0, 0], [0, 0, 0.5], [0, 0, 0], [0, 0, 0]])).orientation.any()
 
 
+def test_cis_and_trans_are_told_to_the_nets() -> None:
+    said = []
+    for smiles in ("CC/C(C)=C/CO", "CC/C(C)=C\\CO"):
+        example = conformers_of(smiles, 3).example
+        middle = example.internal.dihedrals[:, 1:3].sort(1).values.tolist()
+        said.append([int(o) for o, axis in zip(example.orientation, middle, strict=True) if axis == [2, 4] and o])
+    assert len(said[0]) == 1 and said[0] == [-said[1][0]]
+
+
 def test_features_tell_atoms_and_bonds_apart() -> None:
     graph = graph_of(Chem.MolFromSmiles("C1CCCCC1"))
     assert graph.atoms.shape == (6, N_ATOM_FEATURES) and graph.bonds.shape == (12, N_BOND_FEATURES)

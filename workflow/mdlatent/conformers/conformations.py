@@ -16,8 +16,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mdlatent.conformers.examples import Example, example_of
-from mdlatent.conformers.internal_values import values
+from mdlatent.conformers.examples import Example, example_of, handedness
 from mdlatent.conformers.metrics import rmsd_matrix
 from mdlatent.conformers.molecules import Molecule, positions, with_conformers
 
@@ -80,9 +79,9 @@ def heavy_atoms(molecule: Molecule) -> Conformers:
 
 
 def same_hand(example: Example, coordinates_angstrom: Tensor) -> Tensor:
-    """Whether conformers (C, n_atoms, 3) Å have the handedness of the example at all its centres: (C,) bool."""
-    sign = values(example.internal, coordinates_angstrom).dihedrals.sin().sign()
-    return ((sign == example.orientation) | (example.orientation == 0)).all(1)
+    """Whether conformers (C, n_atoms, 3) Å have the example's handedness at all centres and double bonds: (C,) bool."""
+    sign = handedness(example.internal, coordinates_angstrom)
+    return (sign * example.orientation >= 0).all(1)
 
 
 def symmetric_rmsd_angstrom(molecule: Chem.Mol, a_angstrom: Tensor, b_angstrom: Tensor) -> np.ndarray:

@@ -18,10 +18,10 @@ from mdlatent.conformers.graph import Graph, graph_of, join_graphs
 from mdlatent.conformers.internal import IMPROPER, PROPER, STRAIGHT, InternalCoordinates, internal_coordinates, join
 from mdlatent.conformers.internal_values import values
 
-__all__ = ["N_ADDRESSES", "Batch", "Example", "addresses", "batch_of", "compact", "example_of"]
+__all__ = ["N_ADDRESSES", "Batch", "Example", "addresses", "batch_of", "compact", "example_of", "handedness"]
 
 N_ADDRESSES = 32
-FLAT = 0.3  # sine of an improper below which a centre has no handedness (120° has 0.87); radicals may be flat
+FLAT = 0.3  # sine of an improper below which a centre has no hand (120° has 0.87): radicals may be flat
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,36 @@ class Batch:
 def example_of(molecule: Chem.Mol, reference_angstrom: Tensor) -> Example:
     """Example of a molecule whose conformers all have the handedness of one of them, (n_atoms, 3) Å.
 
-    Of that one the sign of each improper at a tetrahedral centre is kept (−1 or 1; 0 elsewhere and where it is flat).
-    For stereocentres it is what the graph's R and S say, for others which of two equal neighbours is listed first. It
-    is no conformation: conformers whose equal neighbours are listed the other way round must be relabelled before.
+    Of that one, `handedness` is kept where the graph fixes it, 0 elsewhere and where it is flat: for stereocentres what
+    the graph's R and S say, for others which of two equal neighbours is listed first, for double bonds E and Z. It is
+    no conformation: conformers whose equal neighbours are listed the other way round must be relabelled before.
     """
     internal = compact(internal_coordinates(molecule), molecule)
-    sine = values(internal, reference_angstrom[None].double()).dihedrals[0].sin()
     tetrahedral = torch.tensor(
         [
             atom.GetHybridization() == Chem.HybridizationType.SP3 and (atom.GetAtomicNum() != 7 or atom.GetDegree() > 3)
             for atom in molecule.GetAtoms()
         ]
     )
-    held = (internal.kinds == IMPROPER) & tetrahedral[internal.dihedrals[:, 2]] & (sine.abs() > FLAT)
+    double = [
+        kind == PROPER and molecule.GetBondBetweenAtoms(row[1], row[2]).GetBondType() == Chem.BondType.DOUBLE
+        for kind, row in zip(internal.kinds.tolist(), internal.dihedrals.tolist(), strict=True)
+    ]
+    held = (internal.kinds == IMPROPER) & tetrahedral[internal.dihedrals[:, 2]]
+    held |= torch.tensor(double, dtype=torch.bool).reshape(-1)
+    orientation = torch.where(held, handedness(internal, reference_angstrom[None])[0], 0.0)
     name = molecule.GetProp("_Name") if molecule.HasProp("_Name") else Chem.MolToSmiles(molecule)
-    orientation = torch.where(held, sine.sign().float(), 0.0)
     return Example(name, graph_of(molecule), internal, orientation, *addresses(internal, molecule))
+
+
+def handedness(internal: InternalCoordinates, coordinates_angstrom: Tensor) -> Tensor:
+    """Signs (C, n_dihedrals) float32 of conformers (C, n_atoms, 3) Å, 0 where a value says little (FLAT).
+
+    Of the sine of impropers, which tells two hands apart, and of the cosine of others, which tells cis from trans.
+    """
+    dihedrals = values(internal, coordinates_angstrom.double()).dihedrals
+    size = torch.where(internal.kinds == IMPROPER, dihedrals.sin(), dihedrals.cos())
+    return torch.where(size.abs() > FLAT, size.sign(), 0.0).float()
 
 
 def addresses(internal: InternalCoordinates, molecule: Chem.Mol) -> tuple[Tensor, Tensor]:
