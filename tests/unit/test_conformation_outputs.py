@@ -38,18 +38,18 @@ def conformers(smiles: str, n: int, seed: int = 1) -> Chem.Mol:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training on a few molecules with a dozen conformers each, through the command line."""
+    """A short training on a few molecules with eight conformers each, through the command line."""
     folder = tmp_path_factory.mktemp("fitted")
     with Chem.SDWriter(str(folder / "some.sdf")) as writer:
         for number, smiles in enumerate(TRAINED):
-            mol = conformers(smiles, 12)
+            mol = conformers(smiles, 8)
             mol.SetProp("_Name", f"molecule {number}")
             for conformer in mol.GetConformers():
                 writer.write(mol, confId=conformer.GetId())
     (folder / "some.sdf.gz").write_bytes(gzip.compress((folder / "some.sdf").read_bytes()))
     fit_autoencoder.main(
         [str(folder / "some.sdf.gz"), "--output-dir", str(folder / "made"), "--variational", "--latent-dim", "8",
-         "--epochs", "12", "--source", "RDKit"]
+         "--epochs", "4", "--source", "RDKit"]
     )  # fmt: skip
     return folder / "made"
 
@@ -58,7 +58,7 @@ def test_fit_writes_model_curve_and_errors(fitted: Path) -> None:
     model, provenance = autoencoder_file.load(fitted / "model.pt")
     assert model.variational and model.latent_dim == 8 and not model.training
     assert provenance["source"] == "RDKit" and list(provenance["files"]) == ["some.sdf.gz"]
-    assert len(pd.read_csv(fitted / "curve.csv")) == 12
+    assert len(pd.read_csv(fitted / "curve.csv")) == 4
     ElementTree.parse(fitted / "curve.svg")
     table, summary = pd.read_parquet(fitted / "errors.parquet"), json.loads((fitted / "summary.json").read_text())
     seen, unseen = table[table["part"] == "seen"], table[table["part"] == "unseen"]
@@ -141,20 +141,20 @@ def test_a_conformer_of_the_other_hand_is_refused(fitted: Path) -> None:
 
 def test_map_and_interpolation(fitted: Path, tmp_path: Path) -> None:
     latent_map.main(
-        [str(fitted / "model.pt"), SMILES, "--output-dir", str(tmp_path), "-n", "30", "--clusters", "4", "--steps", "4"]
+        [str(fitted / "model.pt"), SMILES, "--output-dir", str(tmp_path), "-n", "12", "--clusters", "3", "--steps", "3"]
     )
     table = pd.read_csv(tmp_path / "latent.csv")
-    assert len(table) == 30 and set(table["cluster"]) == {0, 1, 2, 3} and table["representative"].sum() == 4
+    assert len(table) == 12 and set(table["cluster"]) == {0, 1, 2} and table["representative"].sum() == 3
     assert (np.diff(table["cluster"].value_counts().sort_index()) <= 0).all()
     clusters = list(Chem.SDMolSupplier(str(tmp_path / "clusters.sdf"), removeHs=False))
     steps = list(Chem.SDMolSupplier(str(tmp_path / "interpolation.sdf"), removeHs=False))
-    assert len(clusters) == 4 and len(steps) == 4
+    assert len(clusters) == 3 and len(steps) == 3
     assert {Chem.MolToSmiles(Chem.RemoveHs(one)) for one in clusters + steps} == {Chem.CanonSmiles(SMILES)}
     drawn = ElementTree.parse(tmp_path / "map.svg").getroot()
-    assert len(drawn.findall("{*}circle")) == 30
-    with pytest.raises(ConfigError, match="two numbers from 0 to 29"):
+    assert len(drawn.findall("{*}circle")) == 12
+    with pytest.raises(ConfigError, match="two numbers from 0 to 11"):
         latent_map.main(
-            [str(fitted / "model.pt"), SMILES, "--output-dir", str(tmp_path), "-n", "30", "--between", "0", "30"]
+            [str(fitted / "model.pt"), SMILES, "--output-dir", str(tmp_path), "-n", "12", "--between", "0", "12"]
         )
 
 
