@@ -8,7 +8,8 @@ PROFILE ?= profiles/local
 SNAKEMAKE := $(BIN)/snakemake --profile $(PROFILE) --configfile $(CONFIG)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run report test test-quick lint docs bench bench-large performance bench-scaling horovod clean install test-slurm
+.PHONY: run report test test-quick lint docs bench bench-large performance bench-scaling horovod train-conformers clean \
+  install test-slurm
 
 run: $(VENV)/run
 	$(SNAKEMAKE)
@@ -80,6 +81,14 @@ bench-scaling: $(VENV)/ok
 # Horovod for this environment, built once (minutes) and cached: `train.backend: horovod`.
 horovod: $(VENV)/run
 	envs/build-horovod.sh $(BIN)/python
+
+# Torsion statistics and the conformation VAE, from your own multi-conformer SDF: make train-conformers SDF="a.sdf b.sdf.gz"
+# What is killed goes on from its last epoch. OUT names the folder.
+OUT ?= results/conformers
+train-conformers: $(VENV)/run
+	@test -n "$(SDF)" || { echo 'error: no data; give SDF="conformers.sdf", records of a molecule under one title' >&2; exit 1; }
+	$(BIN)/python -m mdlatent.conformers.train $(SDF) --output $(OUT)/torsions.npz
+	$(BIN)/python -m mdlatent.conformers.fit_autoencoder $(SDF) --variational --output-dir $(OUT)/vae
 
 clean:
 	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache

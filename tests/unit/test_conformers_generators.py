@@ -23,7 +23,7 @@ def statistics() -> torsion_statistics.TorsionStatistics:
     return torsion_statistics.learn(molecules.read_sdf(EGFR, duplicate_angstrom=0)[0][:40], {})
 
 
-@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("generator", [name for name in GENERATORS if name != "vae"])  # it needs trained weights
 def test_number_stereo_and_determinism(generator: str, statistics: torsion_statistics.TorsionStatistics) -> None:
     mol = from_smiles(FLEXIBLE).mol
     before = Chem.MolToSmiles(mol)

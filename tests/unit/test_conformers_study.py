@@ -210,6 +210,8 @@ GOOD = {"references": "x.sdf", "made_by": "experiment"}
         ({"references": "pacakge:a==1/b.sdf"}, "did you mean `package:`"),
         ({"made_by": "omega"}, "conformers.made_by: got 'omega' (text), expected one of experiment"),
         ({"generators": ["etdkg"]}, "did you mean 'etkdg'?"),
+        ({"generators": ["vae"]}, "conformers.autoencoder: got nothing, expected the trained weights"),
+        ({"generators": ["vae"], "autoencoder": "no.pt"}, "got 'no.pt', which is no file"),
         ({"generators": []}, "at least this many entries: 1"),
         ({"limit_s": 0}, "conformers.limit_s: got 0 (a whole number), expected more than 0"),
         ({"max_molecules": 0}, "expected at least 1"),

@@ -280,6 +280,14 @@ def _conformer_mistakes(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]
 
     if not values["conformers"]:
         return
+    weights = values["conformers"]["autoencoder"]
+    if "vae" in values["conformers"]["generators"] and (weights is None or not Path(weights).is_file()):
+        got = "nothing" if weights is None else f"{weights!r}, which is no file"
+        yield (
+            ("conformers", "autoencoder"),
+            f"conformers.autoencoder: got {got}, expected the trained weights that the generator 'vae' needs, the "
+            "model.pt that `python -m mdlatent.conformers.fit_autoencoder --variational` writes",
+        )
     uri, place = values["conformers"]["references"], ("conformers", "references")
     try:
         sources.extension(uri, sources.MOLECULES)

@@ -76,6 +76,7 @@ if CONFORMERS:
         input:
             molecules=f"{STUDY}/conformers/parts/{{part}}.sdf",
             about=f"{STUDY}/conformers/parts/references.json",
+            weights=CONFORMERS["autoencoder"] or [],
         output:
             f"{STUDY}/conformers/seed{{seed}}/{{part}}.parquet",
         log:
@@ -90,12 +91,14 @@ if CONFORMERS:
         params:
             generators=CONFORMERS["generators"],
             limit_s=CONFORMERS["limit_s"],
+            weights="--autoencoder" if CONFORMERS["autoencoder"] else "",
             code=code(*conformer_code()),
         message:
             "Making conformers and measuring them, seed {wildcards.seed}, {wildcards.part}"
         shell:
             "python -m mdlatent.conformers.benchmark {input.molecules:q} --seed {wildcards.seed}"
-            " --generators {params.generators:q} --limit-s {params.limit_s} --output {output:q} --log {log:q}"
+            " --generators {params.generators:q} {params.weights} {input.weights:q}"
+            " --limit-s {params.limit_s} --output {output:q} --log {log:q}"
 
     rule collect_conformers:
         input:

@@ -5,8 +5,10 @@ dihedrals) take each internal coordinate with its atoms' embeddings; the mean of
 the latent z, or in the variational model its mean and log-variance. Three nets δ take z with the same embeddings and
 give each coordinate back. A coordinate read backwards is the same coordinate: the first layer sees both readings.
 
-Beside the paper's text: dihedrals are read as sine and cosine, and the first layer of δ also has the products of z and
-of the atoms' embeddings, without which it has to learn which part of z speaks of which coordinate by sums alone.
+Two forms. `published` is that, with dihedrals read and given as sine and cosine. `linked` learns the same map in far
+fewer steps: H also gives each coordinate a mean that no conformation enters, coordinates are read and given as what
+they differ from it, and the matrices of coordinate_nets.py begin by passing the first torsions (`examples.addresses`)
+through z as they are. Its z is the sum, which is the mean times a number that the graph knows.
 """
 
 from __future__ import annotations
@@ -16,138 +18,168 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mdlatent.conformers.examples import Batch
+from mdlatent.conformers.coordinate_nets import Delta, LinkedDelta, LinkedRho, Rho, Tuples
+from mdlatent.conformers.examples import N_ADDRESSES, Batch
 from mdlatent.conformers.graph import GraphNetwork
 from mdlatent.conformers.internal import LOOSE
 from mdlatent.conformers.internal_values import Values, wrapped
+from mdlatent.errors import ConfigError
 
-__all__ = ["ConformationAutoencoder", "Losses", "losses"]
+__all__ = ["FORMS", "ConformationAutoencoder", "Known", "Losses", "losses"]
 
+FORMS = ("published", "linked")
 N_KINDS = 4
 LATENT_SCALE = 10.0  # a mean over a hundred coordinates is small; this makes the latent begin near unit size
-LENGTH_ANGSTROM, LENGTH_SCALE = 1.45, 0.1  # what lengths and angles are before the net has learned anything
-ANGLE, ANGLE_SCALE = 2.0, 0.15
+LENGTH_ANGSTROM, ANGLE = 1.45, 2.0  # what lengths and angles are before the net has learned anything
+LENGTH_SCALE, ANGLE_SCALE = 0.1, 0.15  # how far they are from it
+LINKED_LENGTH_SCALE, LINKED_ANGLE_SCALE = 0.02, 0.05  # from the mean that the graph gives
 ANGLE_RANGE = (0.3, 3.1415)
+ROWS = ((2, 0, 1), (3, 0, 1), (4, N_KINDS + 1, 2))  # atoms, what is known besides, values: of each kind of coordinate
 
 
-class _Tuples(nn.Module):
-    """Node embeddings and a coordinate's atoms → one vector per coordinate, the same for the reversed tuple."""
+class Known(NamedTuple):
+    """What the graph alone says."""
 
-    def __init__(self, n_atoms: int, n_node: int, n_extra: int, width: int) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(nn.Linear(n_node, width, bias=False) for _ in range(n_atoms))
-        self.extra = nn.Linear(n_extra, width) if n_extra else None
-
-    def forward(self, h: Tensor, index: Tensor, extra: Tensor | None) -> Tensor:
-        seen = [part(h) for part in self.parts]
-        one = torch.stack([p[i] for p, i in zip(seen, index.T, strict=True)]).sum(0)
-        other = torch.stack([p[i] for p, i in zip(seen, index.T.flip(0), strict=True)]).sum(0)
-        if self.extra is not None and extra is not None:
-            both = self.extra(extra)
-            one, other = one + both, other + both
-        return nn.functional.silu(one) + nn.functional.silu(other)
-
-
-class _Rho(nn.Module):
-    """One coordinate with its atoms' embeddings → its share of the latent: (K, n, n_in) → (K, n, n_out)."""
-
-    def __init__(self, n_atoms: int, n_node: int, n_extra: int, n_in: int, n_out: int, width: int) -> None:
-        super().__init__()
-        self.tuples = _Tuples(n_atoms, n_node, n_extra, width)
-        self.atoms, self.value = nn.Linear(width, width), nn.Linear(n_in, width)
-        self.gate = nn.Linear(width, width)
-        self.net = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, n_out))
-
-    def forward(self, h: Tensor, index: Tensor, extra: Tensor | None, value: Tensor) -> Tensor:
-        atoms = self.tuples(h, index, extra)
-        return self.net(self.atoms(atoms) + self.value(value) * (1 + self.gate(atoms)))
-
-
-class _Delta(nn.Module):
-    """Latent with the embeddings of a coordinate's atoms → the coordinate: (K, M, n_latent) → (K, n, n_out)."""
-
-    def __init__(self, n_atoms: int, n_node: int, n_extra: int, n_latent: int, n_out: int, width: int) -> None:
-        super().__init__()
-        self.tuples = _Tuples(n_atoms, n_node, n_extra, width)
-        self.atoms, self.latent = nn.Linear(width, width), nn.Linear(n_latent, width)
-        self.gate = nn.Linear(width, width)
-        self.net = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, n_out))
-
-    def forward(self, h: Tensor, index: Tensor, extra: Tensor | None, z: Tensor, molecule: Tensor) -> Tensor:
-        atoms = self.tuples(h, index, extra)
-        return self.net(self.atoms(atoms) + self.latent(z)[:, molecule] * (1 + self.gate(atoms)))
+    read: tuple[Tensor, ...]  # (n, width) of each kind of coordinate, for ρ
+    given: tuple[Tensor, ...]  # the same for δ
+    mean: Values  # (1, n) each
+    slots: Tensor | None  # (n_dihedrals, latent_dim), linked form only
 
 
 class ConformationAutoencoder(nn.Module):
     """Conformers of the molecules of a batch ↔ latents (K, M, latent_dim)."""
 
-    def __init__(self, latent_dim: int, variational: bool = False, width: int = 96, n_node: int = 64) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        variational: bool = False,
+        form: str = "linked",
+        width: int = 96,
+        n_node: int = 64,
+        hidden: int = 32,
+    ) -> None:
         super().__init__()
-        self.latent_dim, self.variational = latent_dim, variational
+        if form not in FORMS:
+            raise ConfigError(f"conformation autoencoder: got form {form!r}, expected one of: {', '.join(FORMS)}")
+        self.options = {
+            "latent_dim": latent_dim,
+            "variational": variational,
+            "form": form,
+            "width": width,
+            "n_node": n_node,
+            "hidden": hidden,
+        }
+        self.latent_dim, self.variational, self.linked = latent_dim, variational, form == "linked"
         self.graph = GraphNetwork(n_node)
-        self.n_code, extra = latent_dim * (2 if variational else 1), N_KINDS + 1
-        self.rho = nn.ModuleList(
-            _Rho(n_atoms, n_node, n_extra, n_in, self.n_code, width)
-            for n_atoms, n_extra, n_in in ((2, 0, 1), (3, 0, 1), (4, extra, 2))
-        )
-        self.delta = nn.ModuleList(
-            _Delta(n_atoms, n_node, n_extra, latent_dim, n_out, width)
-            for n_atoms, n_extra, n_out in ((2, 0, 1), (3, 0, 1), (4, extra, 2))
-        )
+        self.n_code = latent_dim * (2 if variational else 1)
+        more = N_ADDRESSES if self.linked else 0
 
-    def nodes(self, batch: Batch) -> Tensor:
-        """Node embeddings H (atoms of all molecules, n_node)."""
-        return self.graph(batch.graph)
+        def tuples() -> nn.ModuleList:
+            return nn.ModuleList(Tuples(n, n_node, extra + more * (n == 4), width) for n, extra, _ in ROWS)
 
-    def encode(self, batch: Batch, h: Tensor, found: Values) -> tuple[Tensor, Tensor | None]:
+        self.read, self.given = tuples(), tuples()
+        if self.linked:
+            self.mean = nn.ModuleList(nn.Linear(width, n) for _, _, n in ROWS)
+            self.rho = nn.ModuleList(
+                LinkedRho(n + (n_atoms == 4), self.n_code, width, hidden) for n_atoms, _, n in ROWS
+            )
+            self.delta = nn.ModuleList(LinkedDelta(latent_dim, 1, width, hidden) for _ in ROWS)
+            self.scales = (LINKED_LENGTH_SCALE, LINKED_ANGLE_SCALE)
+        else:
+            self.rho = nn.ModuleList(Rho(n, self.n_code, width) for _, _, n in ROWS)
+            self.delta = nn.ModuleList(Delta(latent_dim, n, width) for _, _, n in ROWS)
+            self.scales = (LENGTH_SCALE, ANGLE_SCALE)
+
+    def known(self, batch: Batch) -> Known:
+        """What decoder and encoder use of the graph; the same for all conformers."""
+        h, internal = self.graph(batch.graph), batch.internal
+        indices = (internal.bonds, internal.angles, internal.dihedrals)
+        kinds = nn.functional.one_hot(internal.kinds, N_KINDS).float()
+        extra = torch.cat([kinds, batch.orientation[:, None]], 1)
+        if self.linked:
+            extra = torch.cat([extra, nn.functional.one_hot(batch.address, N_ADDRESSES).float()], 1)
+        extras = (None, None, extra)
+        read, given = (
+            tuple(net(h, index, more) for net, index, more in zip(nets, indices, extras, strict=True))
+            for nets in (self.read, self.given)
+        )
+        if not self.linked:
+            lengths, angles, dihedrals = (h.new_zeros(1, len(index)) for index in indices)
+            return Known(read, given, Values(lengths + LENGTH_ANGSTROM, angles + ANGLE, dihedrals), None)
+        lengths, angles, pair = (net(atoms) for net, atoms in zip(self.mean, given, strict=True))
+        mean = Values(
+            LENGTH_ANGSTROM + LENGTH_SCALE * lengths[None, :, 0],
+            ANGLE + ANGLE_SCALE * angles[None, :, 0],
+            torch.atan2(pair[None, :, 0], pair[None, :, 1]),
+        )
+        slots = nn.functional.one_hot(batch.address, max(N_ADDRESSES, self.latent_dim + 1))[:, 1 : self.latent_dim + 1]
+        return Known(read, given, mean, slots.float())
+
+    def encode(self, batch: Batch, known: Known, found: Values) -> tuple[Tensor, Tensor | None]:
         """Mean of z (K, M, latent_dim) and its log-variance, which only the variational model has."""
+        turn = found.dihedrals - known.mean.dihedrals
+        dihedral = [turn.sin(), turn.cos()]
+        if self.linked:
+            dihedral = [wrapped(turn), turn.sin(), turn.cos() - 1]
         parts = (
-            (found.lengths_angstrom[..., None] - LENGTH_ANGSTROM) / LENGTH_SCALE,
-            (found.angles[..., None] - ANGLE) / ANGLE_SCALE,
-            torch.stack([found.dihedrals.sin(), found.dihedrals.cos()], -1),
+            (found.lengths_angstrom - known.mean.lengths_angstrom)[..., None] / self.scales[0],
+            (found.angles - known.mean.angles)[..., None] / self.scales[1],
+            torch.stack(dihedral, -1),
         )
         internal = batch.internal
-        known = (internal.kinds != LOOSE).float()  # the direction of a straight angle is not read
-        shape = (len(parts[0]), batch.n_molecules)
-        total, count = h.new_zeros(*shape, self.n_code), h.new_zeros(batch.n_molecules)
-        for rho, part, index, molecule, extra, weight in zip(
-            self.rho,
-            parts,
-            (internal.bonds, internal.angles, internal.dihedrals),
-            (batch.bond_molecule, batch.angle_molecule, batch.dihedral_molecule),
-            (None, None, _extra(batch)),
-            (h.new_ones(len(internal.bonds)), h.new_ones(len(internal.angles)), known),
-            strict=True,
+        weights = (
+            turn.new_ones(len(internal.bonds)),
+            turn.new_ones(len(internal.angles)),
+            (internal.kinds != LOOSE).float(),  # the direction of a straight angle is not read
+        )
+        slots = known.slots
+        if slots is not None and self.variational:
+            slots = nn.functional.pad(slots, (0, self.latent_dim))
+        total = turn.new_zeros(len(turn), batch.n_molecules, self.n_code)
+        count = turn.new_zeros(batch.n_molecules)
+        for rho, atoms, part, molecule, slot, weight in zip(
+            self.rho, known.read, parts, _molecules(batch), (None, None, slots), weights, strict=True
         ):
-            total = total.index_add(1, molecule, weight[:, None] * rho(h, index, extra, part))
+            total = total.index_add(1, molecule, weight[:, None] * rho(atoms, part, slot))
             count = count.index_add(0, molecule, weight)
-        code = LATENT_SCALE * total / count.clamp_min(1.0)[:, None]
+        code = total if self.linked else LATENT_SCALE * total / count.clamp_min(1.0)[:, None]
         if not self.variational:
             return code, None
         mean, log_variance = code.chunk(2, -1)
-        return mean, log_variance.clamp(-20.0, 10.0)
+        return mean, (log_variance - (4.0 if self.linked else 0.0)).clamp(-20.0, 10.0)
 
-    def decode(self, batch: Batch, h: Tensor, z: Tensor) -> Values:
+    def decode(self, batch: Batch, known: Known, z: Tensor) -> Values:
         """Values of all internal coordinates of the batch, from latents (K, M, latent_dim)."""
-        internal = batch.internal
-        lengths = self.delta[0](h, internal.bonds, None, z, batch.bond_molecule)[..., 0]
-        angles = self.delta[1](h, internal.angles, None, z, batch.angle_molecule)[..., 0]
-        pair = self.delta[2](h, internal.dihedrals, _extra(batch), z, batch.dihedral_molecule)
+        lengths, angles, dihedrals = (
+            delta(atoms, z, molecule, slot)
+            for delta, atoms, molecule, slot in zip(
+                self.delta, known.given, _molecules(batch), (None, None, known.slots), strict=True
+            )
+        )
+        if self.linked:
+            turned = wrapped(known.mean.dihedrals + dihedrals[..., 0])
+        else:
+            turned = torch.atan2(dihedrals[..., 0], dihedrals[..., 1])
         return Values(
-            (LENGTH_ANGSTROM + LENGTH_SCALE * lengths).clamp_min(0.5),
-            (ANGLE + ANGLE_SCALE * angles).clamp(*ANGLE_RANGE),
-            torch.atan2(pair[..., 0], pair[..., 1]),
+            (known.mean.lengths_angstrom + self.scales[0] * lengths[..., 0]).clamp_min(0.5),
+            (known.mean.angles + self.scales[1] * angles[..., 0]).clamp(*ANGLE_RANGE),
+            turned,
         )
 
     def forward(self, batch: Batch, found: Values, noise: Tensor | None = None) -> tuple[Values, Tensor]:
         """Decoded values, and the KL divergence in nats (K, M): zero without noise (K, M, latent_dim)."""
-        h = self.nodes(batch)
-        z, log_variance = self.encode(batch, h, found)
+        known = self.known(batch)
+        z, log_variance = self.encode(batch, known, found)
         kl = z.new_zeros(z.shape[:2])
         if log_variance is not None and noise is not None:
             kl = 0.5 * (z.square() + log_variance.exp() - 1 - log_variance).sum(-1)
             z = z + (0.5 * log_variance).exp() * noise
-        return self.decode(batch, h, z), kl
+        return self.decode(batch, known, z), kl
+
+
+def _molecules(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Which molecule each bond, angle and dihedral belongs to."""
+    return batch.bond_molecule, batch.angle_molecule, batch.dihedral_molecule
 
 
 class Losses(NamedTuple):
@@ -167,9 +199,3 @@ def losses(batch: Batch, decoded: Values, found: Values) -> Losses:
         wrapped(decoded.dihedrals - found.dihedrals)[:, known].square().sum()
         / max(1, int(known.sum()) * len(found.dihedrals)),
     )
-
-
-def _extra(batch: Batch) -> Tensor:
-    """What a dihedral is: its kind, and the handedness of a centre (n_dihedrals, N_KINDS + 1)."""
-    kinds = nn.functional.one_hot(batch.internal.kinds, N_KINDS).float()
-    return torch.cat([kinds, batch.orientation[:, None]], 1)

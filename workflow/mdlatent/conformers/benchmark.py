@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--generators", nargs="+", default=DEFAULT, help="names of generators")
     parser.add_argument("--statistics", type=Path, help="torsion statistics (default: those of the package)")
+    parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generators")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the split by scaffold")
     parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
@@ -67,7 +68,9 @@ def _measure_part(args: argparse.Namespace) -> None:
         for one in molecules.read_sdf(path, duplicate_angstrom=0)[0]  # duplicates are left out already
     ]
     statistics = _statistics(args)
-    table = measure(found, args.generators, args.seed, args.limit_s, statistics) if found else pd.DataFrame()
+    table = pd.DataFrame()
+    if found:
+        table = measure(found, args.generators, args.seed, args.limit_s, statistics, autoencoder=args.autoencoder)
     with files.write_beside(args.output) as path:
         table.to_parquet(path)
     log.info("%s: %d molecules, %d generators", args.output, len(found), len(args.generators))
@@ -92,7 +95,9 @@ def _run(args: argparse.Namespace) -> None:
         with files.write_beside(args.output_dir / "conformers.parquet") as path:
             so_far.to_parquet(path)
 
-    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write)
+    table = measure(
+        found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write, args.autoencoder
+    )
     result = summary.summarise(table)
     files.write_json(args.output_dir / "summary.json", result)
     print(summary.text(result))
@@ -105,6 +110,7 @@ def measure(
     limit_s: float = 60.0,
     statistics: "TorsionStatistics | None" = None,
     note: "Callable[[pd.DataFrame], None]" = lambda so_far: None,
+    autoencoder: Path | None = None,
 ) -> "pd.DataFrame":
     """A row per molecule and generator; which generator is first changes from molecule to molecule.
 
@@ -128,7 +134,9 @@ def measure(
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
             rows.append(
-                about | {"generator": name, "seed": seed} | _one(name, molecule, seed, limit_s, statistics, lowest)
+                about
+                | {"generator": name, "seed": seed}
+                | _one(name, molecule, seed, limit_s, statistics, lowest, autoencoder)
             )
         note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
@@ -141,6 +149,7 @@ def _one(
     limit_s: float,
     statistics: "TorsionStatistics | None",
     lowest_kcal: float,
+    autoencoder: Path | None,
 ) -> dict[str, Any]:
     """What one generator reaches for one molecule."""
     from mdlatent.conformers import metrics, quality
@@ -150,7 +159,7 @@ def _one(
     n = 2 * molecule.mol.GetNumConformers()
     start = time.process_time()
     try:
-        made = generate(generator, molecule.bare, n, seed, limit_s, statistics)
+        made = generate(generator, molecule.bare, n, seed, limit_s, statistics, autoencoder=autoencoder)
     except MoleculeError as error:
         log.warning("%s: %s: %s", molecule.name, generator, error)
         nothing: dict[str, Any] = metrics.coverage(np.zeros((0, n // 2)))

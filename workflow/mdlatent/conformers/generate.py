@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=20, help="conformers of each molecule")
     parser.add_argument("-o", "--output", type=Path, required=True, help="SDF file")
     parser.add_argument("--generator", default="torsions", help="name of the generator")
+    parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
     parser.add_argument("--enumerate-stereo", action="store_true", help="all stereoisomers that the SMILES leaves open")
@@ -49,7 +50,9 @@ def _run(args: argparse.Namespace) -> None:
     with files.write_beside(args.output) as path, Chem.SDWriter(str(path)) as writer:
         for molecule in _molecules(args, failures):
             try:
-                made = generate(args.generator, molecule.bare, args.n, args.seed, args.limit_s)
+                made = generate(
+                    args.generator, molecule.bare, args.n, args.seed, args.limit_s, autoencoder=args.autoencoder
+                )
             except MoleculeError as error:
                 failures.append(f"{molecule.name}: {error}")
                 log.warning("left out %s", failures[-1])

@@ -8,6 +8,7 @@
 | `etkdg_lowest` | the same 20 n, the n of lowest energy |
 | `torsions` | ours: learned torsions, relaxed, chosen for the least expected error (pool.py) |
 | `torsions_uniform` | the same without learned torsions: angles drawn uniformly |
+| `vae` | the conformation autoencoder (autoencoder.py, arXiv 2101.01618): z ~ N(0, 1) decoded, nothing relaxed |
 | `etkdg_pool` | the same without torsions: as many ETKDGv3 conformers, relaxed and chosen alike |
 
 One thread; the same molecule, number and seed give the same conformers, bit by bit.
@@ -19,15 +20,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rdkit import Chem
 
 from mdlatent.conformers import pool, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
-from mdlatent.conformers.molecules import MoleculeError, with_conformers
+from mdlatent.conformers.molecules import MoleculeError, positions, with_conformers
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
-from mdlatent.errors import ConfigError
+from mdlatent.errors import ConfigError, MdlatentError
+
+if TYPE_CHECKING:
+    from mdlatent.conformers.autoencoder import ConformationAutoencoder
 
 __all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_statistics"]
 
@@ -46,6 +51,7 @@ class Task:
     deadline: Deadline
     statistics: TorsionStatistics | None
     options: pool.Options
+    autoencoder: Path | None
 
 
 def generate(
@@ -56,13 +62,15 @@ def generate(
     limit_s: float = LIMIT_S,
     statistics: TorsionStatistics | None = None,
     options: pool.Options | None = None,
+    autoencoder: Path | None = None,
 ) -> Chem.Mol:
     """A copy of `mol` (explicit hydrogens; conformers of it are not looked at) with `n` conformers in Å.
 
     `statistics` are those of `torsions`, by default the ones that come with the package; `options` the sizes of the
-    pool. Where a molecule has fewer than n distinct conformers, some are alike.
-    Raises ConfigError for a generator that does not exist, MoleculeError if the molecule cannot be embedded, has no
-    force field, or is not done within `limit_s` seconds.
+    pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n distinct
+    conformers, some are alike.
+    Raises ConfigError for a generator that does not exist or lacks its weights, MoleculeError if the molecule cannot be
+    embedded, has no force field, or is not done within `limit_s` seconds.
     """
     if generator not in GENERATORS:
         raise ConfigError(f"conformers: got generator {generator!r}, expected one of: {', '.join(GENERATORS)}")
@@ -71,9 +79,10 @@ def generate(
     work = Chem.Mol(mol)
     work.RemoveAllConformers()
     try:
-        made = GENERATORS[generator](Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options()))
+        task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), autoencoder)
+        made = GENERATORS[generator](task)
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, MoleculeError):
+        if isinstance(error, MdlatentError):
             raise
         raise MoleculeError(f"{generator}: RDKit failed: {error}") from error  # an invariant of its own was violated
     return with_conformers(work, made)
@@ -110,6 +119,28 @@ def from_pool(torsions: str, task: Task) -> np.ndarray:
     return made.coordinates[pool.choose(task.mol, made, task.n, options)]
 
 
+def vae(task: Task) -> np.ndarray:
+    """The variational conformation autoencoder; one ETKDGv3 conformer says how equal neighbours are listed."""
+    from mdlatent.conformers.decoded_conformers import Codec
+
+    if task.autoencoder is None:
+        raise ConfigError(
+            "conformers: generator 'vae' needs trained weights; give --autoencoder model.pt, the file that "
+            "`python -m mdlatent.conformers.fit_autoencoder --variational` writes"
+        )
+    handed = with_conformers(task.mol, embed(task.mol, 1, task.seed, task.deadline))
+    made = Codec(_autoencoder(task.autoencoder), handed).generate(task.n, task.seed)
+    task.deadline.check("decoding")
+    return positions(made)
+
+
+@functools.cache
+def _autoencoder(path: Path) -> ConformationAutoencoder:
+    from mdlatent.conformers.autoencoder_file import load
+
+    return load(path)[0]
+
+
 def _many(task: Task) -> tuple[np.ndarray, np.ndarray]:
     made = embed(task.mol, OVERSAMPLING * task.n, task.seed, task.deadline)
     return ForceField(task.mol).relax(made, STEPS, task.deadline)
@@ -129,4 +160,5 @@ GENERATORS: dict[str, Callable[[Task], np.ndarray]] = {
     "torsions": functools.partial(from_pool, "learned"),
     "torsions_uniform": functools.partial(from_pool, "uniform"),
     "etkdg_pool": functools.partial(from_pool, "etkdg"),
+    "vae": vae,
 }

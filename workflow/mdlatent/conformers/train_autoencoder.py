@@ -1,7 +1,8 @@
 """Training of the conformation autoencoder, and the error of what it gives back, in Å.
 
 Each epoch takes every molecule once with K of its conformers, drawn with replacement. AdamW, one epoch of warm-up and a
-cosine; the same seed gives the same weights, bit for bit on one machine.
+cosine; the same seed gives the same weights, bit for bit on one machine, also where a training is killed and goes on
+from its checkpoint: what is drawn in an epoch follows from the seed and the epoch alone.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mdlatent.alignment import kabsch_rmsd_nm
+from mdlatent.checkpoint import Checkpoints
 from mdlatent.conformers.autoencoder import ConformationAutoencoder, losses
-from mdlatent.conformers.examples import Example, batch_of
-from mdlatent.conformers.internal_values import Values, values
+from mdlatent.conformers.conformations import Conformers, symmetric_rmsd_angstrom
+from mdlatent.conformers.examples import N_ADDRESSES, Batch, batch_of
+from mdlatent.conformers.internal_values import Values, values, wrapped
 from mdlatent.conformers.placing import place
 from mdlatent.conformers.reconcile import reconcile
 from mdlatent.errors import DataError
 from mdlatent.training import learning_rate
 
-__all__ = ["COLUMNS", "Conformers", "Options", "reconstruct", "rmsd_angstrom", "train", "write_curve"]
+__all__ = ["COLUMNS", "Options", "reconstruct", "rmsd_angstrom", "train", "twist", "write_curve"]
 
 log = logging.getLogger("mdlatent")
 
@@ -36,14 +37,6 @@ COLUMNS = (
     "unseen_rmsd_angstrom",
 )  # fmt: skip
 CLIP_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class Conformers:
-    """A molecule and some of its conformers (C, n_atoms, 3) Å."""
-
-    example: Example
-    coordinates_angstrom: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,7 @@ class Options:
     weight_decay: float = 1e-4
     beta: float = 1e-3  # of the KL divergence, variational model only
     weights: tuple[float, float, float] = (100.0, 30.0, 1.0)
+    twisted: float = 0.8  # share of the conformers whose free bonds are turned at random in the first epoch; falls to 0
     watch_every: int = 10  # epochs from one look at the held-out conformers to the next
 
 
@@ -76,23 +70,30 @@ def train(
     options: Options,
     seed: int,
     curve: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[Row]:
     """Train `model` in place; rows of the learning curve (COLUMNS), written to `curve` as they come.
 
     `seen` are held-out conformers of molecules of `data`, `unseen` conformers of other molecules: their mean RMSD after
-    reconstruction (rings closed by the tree alone) is watched, nothing is chosen by it. Raises DataError where `data`
-    is empty or the loss stops being finite.
+    reconstruction (rings closed by the tree alone) is watched, nothing is chosen by it. With `checkpoints`, which must
+    be this training's own, it goes on from the last one. Raises DataError where `data` is empty or the loss stops being
+    finite.
     """
     if not data:
         raise DataError("no molecule to train on; give molecules with at least one conformer each")
-    generator, draw = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
     n_batches = math.ceil(len(data) / options.n_molecules)
     rows: list[Row] = []
-    begin = time.monotonic()
-    for epoch in range(1, options.epochs + 1):
+    if checkpoints and (state := checkpoints.load()):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rows = state["rows"]
+    begin = time.monotonic() - (float(rows[-1]["seconds"]) if rows else 0.0)
+    for epoch in range(len(rows) + 1, options.epochs + 1):
+        generator = np.random.default_rng((seed, epoch))
+        draw = torch.Generator().manual_seed(int(generator.integers(2**62)))
         model.train()
         sums, rate = torch.zeros(5, dtype=torch.float64), 0.0
         order = generator.permutation(len(data))
@@ -102,8 +103,10 @@ def train(
                 c.coordinates_angstrom[generator.integers(len(c.coordinates_angstrom), size=options.n_conformers)]
                 for c in chosen
             ]
-            batch = batch_of([c.example for c in chosen])
+            batch = batch_of([c.example for c in chosen], to_build=False)
             found = values(batch.internal, torch.cat(x, 1).float())
+            if options.twisted:
+                found = twist(batch, found, options.twisted * (1 - (epoch - 1) / options.epochs), draw)
             noise = torch.randn(options.n_conformers, len(chosen), model.latent_dim, generator=draw)
             decoded, kl = model(batch, found, noise)
             parts = losses(batch, decoded, found)
@@ -130,7 +133,18 @@ def train(
         rows.append(row)
         if curve:
             write_curve(curve, rows)
+        if checkpoints:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows}
+            checkpoints.save({**state, "epoch": epoch, "step": epoch * n_batches})
     return rows
+
+
+def twist(batch: Batch, found: Values, share: float, draw: torch.Generator) -> Values:
+    """Values with the bonds outside rings turned by angles drawn uniformly, in a `share` of the conformers (K, M)."""
+    k, m = len(found.dihedrals), batch.n_molecules
+    turned = (torch.rand(k, m, 1, generator=draw) < share) * torch.rand(k, m, N_ADDRESSES, generator=draw)
+    angle = 2 * torch.pi * turned[:, batch.dihedral_molecule, batch.address] * batch.free
+    return found._replace(dihedrals=wrapped(found.dihedrals + angle))
 
 
 def reconstruct(model: ConformationAutoencoder, conformers: Conformers) -> Values:
@@ -142,7 +156,7 @@ def reconstruct(model: ConformationAutoencoder, conformers: Conformers) -> Value
 
 
 def rmsd_angstrom(model: ConformationAutoencoder, data: Sequence[Conformers], close_rings: bool = False) -> np.ndarray:
-    """RMSD over atoms after superposition between conformers and their reconstruction, Å: one per conformer, in order.
+    """RMSD between conformers and their reconstruction, Å, least over symmetries: one per conformer, in order.
 
     Structures come from `place`, or with `close_rings` from `reconcile`.
     """
@@ -150,12 +164,13 @@ def rmsd_angstrom(model: ConformationAutoencoder, data: Sequence[Conformers], cl
     for conformers in data:
         internal, decoded = conformers.example.internal, reconstruct(model, conformers)
         built = reconcile(internal, decoded) if close_rings else place(internal, decoded)
-        found.append(kabsch_rmsd_nm(built, conformers.coordinates_angstrom).numpy())
+        found.append(symmetric_rmsd_angstrom(conformers.molecule, built, conformers.coordinates_angstrom))
     return np.concatenate(found)
 
 
 def write_curve(path: Path, rows: Sequence[Row]) -> None:
     """Learning curve as CSV, one row per epoch; what was not looked at in an epoch is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
