@@ -207,3 +207,13 @@ def test_outskirts_belong_to_their_state_and_what_lies_between_stays_noise():
     assert dense.n_assigned == 0
     nothing = np.full(5, -1, np.int32)
     assert states.assign_outskirts(np.zeros((5, 2)), nothing).tolist() == nothing.tolist()
+
+
+def test_one_isolated_frame_of_a_state_does_not_widen_its_outskirts():
+    random = np.random.default_rng(0)
+    z = np.concatenate([random.normal(size=(400, 2)), [[9.0, 0.0], [0.0, 7.0], [0.0, 3.9]]])
+    labels = np.zeros(403, np.int32)
+    labels[-2:] = -1  # far away, at the edge
+    assert states.assign_outskirts(z, labels)[-2:].tolist() == [-1, 0]
+    labels[-3] = -1
+    assert states.assign_outskirts(z, labels)[-3:].tolist() == [-1, -1, 0]

@@ -28,8 +28,8 @@ log = logging.getLogger("mdlatent")
 DEFINITIONS = {
     "state": "0 is the most populated state, before outskirts are assigned; -1 are frames between states (noise)",
     "noise_fraction_by_density": "noise as HDBSCAN has it: all that is less dense than the pass between two states",
-    "outskirts": "`assign`: noise whose 10 nearest frames in states are all of one state, and not twice as far as for "
-    "its most isolated frame, belongs to it, with probability 0; `noise`: it stays noise",
+    "outskirts": "`assign`: noise whose 10 nearest frames in states are all of one state, and not four times as far as "
+    "for 95 % of its frames, belongs to it, with probability 0; `noise`: it stays noise",
     "population": "fraction of all frames",
     "population_se": "standard error from the spread between about 10 blocks of time; too small for states that live "
     "longer than a block; empty if there are fewer than two blocks",

@@ -25,7 +25,8 @@ from mdlatent import density
 
 NOISE = -1
 DOUBTFUL = 0.15  # one structureless (Gaussian) basin of 1,000–20,000 frames gives clusters of persistence up to this
-NEIGHBOURS, REACH = 10, 2.0  # that must agree for a frame at the outskirts; how much sparser than its state it may be
+NEIGHBOURS = 10  # that must agree for a frame at the outskirts …
+REACH, MOST = 4.0, 0.95  # … and be no further than so many times what it is for this part of the frames of the state
 N_BLOCKS = 10  # blocks of time for standard errors; few, since blocks must outlast the memory of the states
 
 
@@ -105,8 +106,9 @@ def assign_outskirts(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Labels (n,) in which noise at the outskirts of one state belongs to it; states keep all they have.
 
     A frame is at the outskirts of a state if its NEIGHBOURS nearest frames in states are all of that state, the last of
-    them no further away than REACH times what it is for the most isolated frame of the state. What remains noise has
-    several states around it, or is far from all.
+    them no further away than REACH times what it is for MOST frames of the state. What remains noise has several states
+    around it, or is far from all. (What it is for the most isolated frame of a state depends on chance and on
+    `min_samples`, and so would how much is noise.)
     """
     from scipy.spatial import cKDTree
 
@@ -115,13 +117,12 @@ def assign_outskirts(latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return labels
     tree, here = cKDTree(latent[inside]), labels[inside]
     own = tree.query(latent[inside], k=[NEIGHBOURS + 1])[0][:, 0]  # the first is the frame itself
-    reach = np.zeros(int(here.max()) + 1)
-    np.maximum.at(reach, here, REACH * own)
+    reach = REACH * np.array([np.quantile(own[here == state], MOST) for state in range(int(here.max()) + 1)])
     distance, nearest = tree.query(latent[noise], k=NEIGHBOURS)
-    state = here[nearest]
-    near = (state == state[:, :1]).all(1) & (distance[:, -1] <= reach[state[:, 0]])
+    around = here[nearest]
+    near = (around == around[:, :1]).all(1) & (distance[:, -1] <= reach[around[:, 0]])
     result = labels.copy()
-    result[noise[near]] = state[near, 0]
+    result[noise[near]] = around[near, 0]
     return result
 
 
