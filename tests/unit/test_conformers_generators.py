@@ -93,10 +93,10 @@ def test_choice_takes_the_likely_and_then_spreads() -> None:
     points = np.concatenate([np.linspace(0, 0.4, 6), [3.0, 3.1], [9.0]])
     rmsd = np.abs(points[:, None] - points)
     energies = np.array([0.0] * 6 + [0.5, 0.5] + [20.0])
-    chosen = selection.expected(rmsd, energies, 3, 1.0, 0.2, 0.05)
+    chosen = selection.expected(rmsd, energies, 3, 0.2, 0.05)
     assert {int(points[one] // 2.5) for one in chosen} == {0, 1}  # both wells, and not the one that is too high
     assert len(set(chosen.tolist())) == 3
-    precise = selection.expected(rmsd, energies, 2, 1.0, 50.0, 0.05)
+    precise = selection.expected(rmsd, energies, 2, 50.0, 0.05)
     assert points[precise].max() < 0.5
 
 

@@ -6,10 +6,11 @@
 | `etkdg_mmff` | the same, relaxed by MMFF94s |
 | `etkdg_cluster` | 20 n of ETKDGv3, relaxed, n by K-means on superposed coordinates (arXiv 2302.07061) |
 | `etkdg_lowest` | the same 20 n, the n of lowest energy |
-| `torsions` | ours: learned torsions, relaxed, chosen for the least expected error (pool.py) |
-| `torsions_uniform` | the same without learned torsions: angles drawn uniformly |
+| `torsions` | ours: learned torsions, relaxed, chosen with a learned ranker for the least expected error (pool.py) |
+| `torsions_unranked` | the same without the ranker: energy in its place |
+| `torsions_uniform` | nothing learned: angles drawn uniformly, and no ranker |
+| `etkdg_pool` | no torsions drawn, and no ranker: as many ETKDGv3 conformers, relaxed and chosen alike |
 | `vae` | the conformation autoencoder (autoencoder.py, arXiv 2101.01618): z ~ N(0, 1) decoded, nothing relaxed |
-| `etkdg_pool` | the same without torsions: as many ETKDGv3 conformers, relaxed and chosen alike |
 
 One thread; the same molecule, number and seed give the same conformers, bit by bit.
 """
@@ -28,13 +29,14 @@ from rdkit import Chem
 from mdlatent.conformers import pool, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.molecules import MoleculeError, positions, with_conformers
+from mdlatent.conformers.ranker import Ranker
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
 from mdlatent.errors import ConfigError, MdlatentError
 
 if TYPE_CHECKING:
     from mdlatent.conformers.autoencoder import ConformationAutoencoder
 
-__all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_statistics"]
+__all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_ranker", "shipped_statistics"]
 
 LIMIT_S = 60.0  # of wall time, for a molecule
 STEPS = 500
@@ -51,6 +53,7 @@ class Task:
     deadline: Deadline
     statistics: TorsionStatistics | None
     options: pool.Options
+    ranker: Ranker | None
     autoencoder: Path | None
 
 
@@ -62,13 +65,14 @@ def generate(
     limit_s: float = LIMIT_S,
     statistics: TorsionStatistics | None = None,
     options: pool.Options | None = None,
+    ranker: Ranker | None = None,
     autoencoder: Path | None = None,
 ) -> Chem.Mol:
     """A copy of `mol` (explicit hydrogens; conformers of it are not looked at) with `n` conformers in Å.
 
-    `statistics` are those of `torsions`, by default the ones that come with the package; `options` the sizes of the
-    pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n distinct
-    conformers, some are alike.
+    `statistics` and `ranker` are those of `torsions`, by default the ones that come with the package; `options` the
+    sizes of the pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n
+    distinct conformers, some are alike.
     Raises ConfigError for a generator that does not exist or lacks its weights, MoleculeError if the molecule cannot be
     embedded, has no force field, or is not done within `limit_s` seconds.
     """
@@ -79,7 +83,7 @@ def generate(
     work = Chem.Mol(mol)
     work.RemoveAllConformers()
     try:
-        task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), autoencoder)
+        task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), ranker, autoencoder)
         made = GENERATORS[generator](task)
     except (RuntimeError, ValueError) as error:
         if isinstance(error, MdlatentError):
@@ -111,12 +115,13 @@ def etkdg_lowest(task: Task) -> np.ndarray:
     return many[selection.lowest(energies, task.n)]
 
 
-def from_pool(torsions: str, task: Task) -> np.ndarray:
-    """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them."""
+def from_pool(torsions: str, ranked: bool, task: Task) -> np.ndarray:
+    """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them, and with the ranker or without."""
     options = replace(task.options, torsions=torsions)
     statistics = (task.statistics or shipped_statistics()) if torsions == "learned" else None
     made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline)
-    return made.coordinates[pool.choose(task.mol, made, task.n, options)]
+    ranker = (task.ranker or shipped_ranker()) if ranked else None
+    return made.coordinates[pool.choose(task.mol, made, task.n, options, ranker)]
 
 
 def vae(task: Task) -> np.ndarray:
@@ -152,13 +157,20 @@ def shipped_statistics() -> TorsionStatistics:
     return TorsionStatistics.load(Path(__file__).with_name("torsions.npz"))
 
 
+@functools.cache
+def shipped_ranker() -> Ranker:
+    """The ranker that comes with the package; its provenance is in it."""
+    return Ranker.load(Path(__file__).with_name("ranker.npz"))
+
+
 GENERATORS: dict[str, Callable[[Task], np.ndarray]] = {
     "etkdg": etkdg,
     "etkdg_mmff": etkdg_mmff,
     "etkdg_cluster": etkdg_cluster,
     "etkdg_lowest": etkdg_lowest,
-    "torsions": functools.partial(from_pool, "learned"),
-    "torsions_uniform": functools.partial(from_pool, "uniform"),
-    "etkdg_pool": functools.partial(from_pool, "etkdg"),
+    "torsions": functools.partial(from_pool, "learned", True),
+    "torsions_unranked": functools.partial(from_pool, "learned", False),
+    "torsions_uniform": functools.partial(from_pool, "uniform", False),
+    "etkdg_pool": functools.partial(from_pool, "etkdg", False),
     "vae": vae,
 }

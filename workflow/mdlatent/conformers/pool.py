@@ -5,11 +5,13 @@
    overlap of atoms is kept.
 3. All are relaxed by MMFF94s in stages, after each of which the higher ones are dropped. The geometries of every stage
    stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up.
-4. Half of the n are chosen for the least expected error (selection.expected), the others are distinct structures of the
-   deepest wells.
+4. Of a molecule without stereocentres the mirror image of each joins the pool, at the same energy and no cost.
+5. n distinct ones are chosen for the least expected error (selection.expected) with the likelihoods of a learned ranker
+   (ranker.py).
 
-The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone) is the
-ablation. Memory grows with the pool times the square of the number of atoms.
+The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), and
+without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations. Memory grows with the
+pool times the square of the number of atoms.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from rdkit import Chem
 from mdlatent.conformers import metrics, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.molecules import with_conformers
+from mdlatent.conformers.ranker import Ranker, features
 from mdlatent.conformers.rotors import Rotor, find_rotors, turn
 from mdlatent.conformers.torsion_statistics import TURNS, TorsionStatistics
 
-__all__ = ["Options", "Pool", "build", "choose"]
+__all__ = ["Options", "Pool", "build", "candidates", "choose", "has_mirror"]
 
 AUTOMORPHISMS = 200  # looked at in a choice: more cost minutes, and then a few like structures pass for different ones
 
@@ -36,15 +39,15 @@ class Options:
 
     torsions: str = "learned"
     seeds: float = 0.5
-    stages: tuple[tuple[float, int], ...] = ((4.0, 60), (2.5, 60), (2.0, 150))  # how many, BFGS steps
+    stages: tuple[tuple[float, int], ...] = ((4.0, 60), (2.0, 60), (1.5, 150))  # how many, BFGS steps
+    mirror: bool = True
     overdraw: int = 4  # draws per candidate, of which the least overlapping is kept
     well_kcal: float = 12.0  # wells this far above the deepest are left out
     strain_kcal: float = 6.0  # and structures this far
-    temperature_kcal: float = 1.0
-    precision_weight: float = 0.3
-    spread: float = 0.5  # share of the n that is chosen for the least expected error
-    spread_angstrom: float = 0.7  # these are so far apart
-    duplicate_angstrom: float = 0.125  # all others are, as long as there are enough
+    precision_weight: float = 3.0  # with the ranker
+    temperature_kcal: float = 1.0  # without it
+    precision_weight_unranked: float = 0.3
+    duplicate_angstrom: float = 0.125  # the chosen are so far apart, as long as there are enough
 
 
 @dataclass(frozen=True)
@@ -90,29 +93,43 @@ def build(
         now, own = field.relax(now[best], steps, deadline)
         well[candidate] = own
         kept.append((now, own, candidate))
-    return Pool(
+    pool = Pool(
         np.concatenate([some for some, _, _ in kept]),
         np.concatenate([own for _, own, _ in kept]),
         np.concatenate([well[of] for _, _, of in kept]),
     )
+    return _mirrored(pool) if options.mirror and has_mirror(mol) else pool
 
 
-def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options) -> np.ndarray:
-    """Indices of the n chosen structures of a pool, lowest own energy first."""
+def has_mirror(mol: Chem.Mol) -> bool:
+    """Whether the mirror image of any conformer is one of the same molecule: no stereocentre, stated or not."""
+    centres = (Chem.StereoType.Atom_Tetrahedral, Chem.StereoType.Bond_Atropisomer)
+    return not any(one.type in centres for one in Chem.FindPotentialStereo(Chem.Mol(mol)))
+
+
+def _mirrored(pool: Pool) -> Pool:
+    both = np.concatenate([pool.coordinates, pool.coordinates * np.array([-1.0, 1.0, 1.0])])
+    return Pool(both, np.tile(pool.own_kcal, 2), np.tile(pool.well_kcal, 2))
+
+
+def candidates(pool: Pool, n: int, options: Options) -> np.ndarray:
+    """Indices of the structures that may be chosen, deepest wells first: all that are low enough, but at least n."""
     order = np.lexsort((pool.own_kcal, pool.well_kcal))
     low = pool.own_kcal.min()
     good = (pool.well_kcal[order] <= low + options.well_kcal) & (pool.own_kcal[order] <= low + options.strain_kcal)
-    order = np.concatenate([order[good], order[~good][: max(0, n - int(good.sum()))]])
+    return np.concatenate([order[good], order[~good][: max(0, n - int(good.sum()))]])
+
+
+def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options, ranker: Ranker | None = None) -> np.ndarray:
+    """Indices of the n chosen structures of a pool, lowest own energy first."""
+    order = candidates(pool, n, options)
     rmsd = metrics.rmsd_matrix(with_conformers(mol, pool.coordinates[order]), AUTOMORPHISMS)
-    first = selection.expected(
-        rmsd,
-        pool.well_kcal[order],
-        max(1, round(options.spread * n)),
-        options.temperature_kcal,
-        options.precision_weight,
-        options.spread_angstrom,
-    )
-    chosen = order[selection.fill(rmsd, first.tolist(), n, options.duplicate_angstrom)]
+    if ranker is None:
+        energies, weight = pool.well_kcal[order] / options.temperature_kcal, options.precision_weight_unranked
+    else:
+        known = features(pool.well_kcal[order], pool.own_kcal[order], rmsd, mol.GetNumHeavyAtoms())
+        energies, weight = ranker.energies(known), options.precision_weight
+    chosen = order[selection.expected(rmsd, energies, n, weight, options.duplicate_angstrom)]
     return chosen[np.argsort(pool.own_kcal[chosen], kind="stable")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["expected", "fill", "k_means", "lowest"]
+__all__ = ["expected", "k_means", "lowest"]
 
 
 def lowest(energies_kcal: np.ndarray, n: int) -> np.ndarray:
@@ -36,9 +36,8 @@ def k_means(coordinates_angstrom: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 def expected(
     rmsd_angstrom: np.ndarray,
-    energies_kcal: np.ndarray,
+    energies: np.ndarray,
     n: int,
-    temperature_kcal: float,
     precision_weight: float,
     duplicate_angstrom: float,
     n_true: float | None = None,
@@ -46,13 +45,13 @@ def expected(
     """Indices of n conformers of a pool, chosen greedily for the least expected error, if the true ones are like it.
 
     The true conformers, `n_true` of them (n / 2 if not given), are taken for independent draws from the pool with
-    probability w ∝ exp(−E / temperature). Then Σ_i w_i min_{s chosen} d(i, s) is the expected AMR of recall, and
+    probability w ∝ exp(−E). Then Σ_i w_i min_{s chosen} d(i, s) is the expected AMR of recall, and
     c_s, the expected distance from s to the nearest of the draws, that of precision; each choice lowers
     recall + precision_weight × precision most. A conformer within `duplicate_angstrom` of a chosen one comes last.
 
-    rmsd (B, B) in Å, energies (B,) in kcal/mol. Time grows with n B² and B² log B.
+    rmsd (B, B) in Å, energies (B,) in units of kT. Time grows with n B² and B² log B.
     """
-    weight = np.exp(-(energies_kcal - energies_kcal.min()) / temperature_kcal)
+    weight = np.exp(energies.min() - energies)
     weight /= weight.sum()
     cost = _expected_nearest(rmsd_angstrom, weight, n_true or max(1.0, n / 2)) * (precision_weight / n)
     nearest = np.full(len(weight), rmsd_angstrom.max() + 1.0)
@@ -69,16 +68,6 @@ def expected(
         nearest = np.minimum(nearest, rmsd_angstrom[best])
         apart = np.minimum(apart, rmsd_angstrom[best])
     return np.array(chosen)
-
-
-def fill(rmsd_angstrom: np.ndarray, chosen: list[int], n: int, duplicate_angstrom: float) -> list[int]:
-    """`chosen` and the first others, n in all, further than `duplicate_angstrom` from all before; then any others."""
-    result = list(chosen)
-    for apart in (duplicate_angstrom, -1.0):
-        for index in range(len(rmsd_angstrom)):
-            if len(result) < n and index not in result and rmsd_angstrom[index, result].min() > apart:
-                result.append(index)
-    return result
 
 
 def _expected_nearest(rmsd: np.ndarray, weight: np.ndarray, draws: float) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""Learn the ranker of pools from multi-conformer SDF files, from the training scaffolds alone.
+
+A pool is made for each training molecule as `torsions_uniform` makes it (the torsion statistics know the training
+molecules, so learned torsions would flatter them), and the weights that make its references likely are found. The
+molecules are split as by mdlatent.conformers.train; validation and test molecules are not looked at.
+"""
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rdkit
+
+from mdlatent import __version__, files, stage
+
+if TYPE_CHECKING:
+    from mdlatent.conformers.molecules import Molecule
+    from mdlatent.conformers.ranker import Example
+
+log = logging.getLogger("mdlatent")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, read, split, make pools, learn, write."""
+    parser = stage.parser("conformers.train_ranker", __doc__)
+    parser.add_argument("sdf", nargs="+", type=Path, help="SDF files with reference conformers (.sdf, .sdf.gz)")
+    parser.add_argument("--output", type=Path, required=True, help="file of the ranker (.npz)")
+    parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
+    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    parser.add_argument("--penalty", type=float, default=2.0, help="weight of the squared weights")
+    parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
+    parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
+    args = parser.parse_args(argv)
+    stage.start_logging(args.log)
+    stage.limit_threads(1)
+
+    from mdlatent.conformers import molecules, ranker, scaffolds
+
+    found = molecules.read_files(args.sdf)
+    part = scaffolds.split(found, args.fractions, args.seed)["train"]
+    used, examples = [], []
+    for molecule in stage.progress(part, len(part), "molecules"):
+        if molecule.mol.GetNumAtoms() > args.max_atoms:
+            continue
+        try:
+            examples.append(example(molecule, args.limit_s))
+            used.append(molecule)
+        except molecules.MoleculeError as error:
+            log.warning("left out %s: %s", molecule.name, error)
+    weights, likelihood = ranker.fit(examples, args.penalty)
+    provenance = {
+        "source": args.source,
+        "files": {path.name: files.digest(path) for path in args.sdf},
+        "seed": args.seed,
+        "fractions": list(args.fractions),
+        "penalty": args.penalty,
+        "n_molecules": len(used),
+        "n_conformers": sum(molecule.mol.GetNumConformers() for molecule in used),
+        "molecules_sha256": hashlib.sha256("\n".join(molecule.name for molecule in used).encode()).hexdigest(),
+        "log_likelihood": likelihood,
+        "mdlatent": __version__,
+        "rdkit": rdkit.__version__,
+    }
+    ranker.Ranker(weights, provenance).save(args.output)
+    log.info("%s: from %d of %d training molecules, log-likelihood %.3f", args.output, len(used), len(part), likelihood)
+
+
+def example(molecule: "Molecule", limit_s: float) -> "Example":
+    """What is learned from one molecule: the pool for 2 K conformers of K references, and how near they are.
+
+    Raises MoleculeError if there is no pool within `limit_s` seconds.
+    """
+    from mdlatent.conformers import metrics, pool, ranker
+    from mdlatent.conformers.embedding import Deadline
+    from mdlatent.conformers.molecules import positions, with_conformers
+
+    mol, references = molecule.bare, positions(molecule.mol)
+    n = 2 * len(references)
+    options = replace(pool.Options(), torsions="uniform")
+    made = pool.build(mol, n, 0, options, None, Deadline(limit_s))
+    some = pool.candidates(made, n, options)
+    both = with_conformers(mol, np.concatenate([made.coordinates[some], references]))
+    rmsd = metrics.rmsd_matrix(both, pool.AUTOMORPHISMS)
+    known = ranker.features(
+        made.well_kcal[some], made.own_kcal[some], rmsd[: len(some), : len(some)], mol.GetNumHeavyAtoms()
+    )
+    return ranker.Example(known, rmsd[: len(some), len(some) :])
+
+
+if __name__ == "__main__":
+    stage.run(main)
