@@ -82,12 +82,13 @@ bench-scaling: $(VENV)/ok
 horovod: $(VENV)/run
 	envs/build-horovod.sh $(BIN)/python
 
-# Torsion statistics and the conformation VAE, from your own multi-conformer SDF: make train-conformers SDF="a.sdf b.sdf.gz"
+# Torsion statistics, ranker and conformation VAE, from your own multi-conformer SDF: make train-conformers SDF="a.sdf b.sdf.gz"
 # What is killed goes on from its last epoch. OUT names the folder.
 OUT ?= results/conformers
 train-conformers: $(VENV)/run
 	@test -n "$(SDF)" || { echo 'error: no data; give SDF="conformers.sdf", records of a molecule under one title' >&2; exit 1; }
 	$(BIN)/python -m mdlatent.conformers.train $(SDF) --output $(OUT)/torsions.npz
+	$(BIN)/python -m mdlatent.conformers.train_ranker $(SDF) --output $(OUT)/ranker.npz
 	$(BIN)/python -m mdlatent.conformers.fit_autoencoder $(SDF) --variational --output-dir $(OUT)/vae
 
 clean:

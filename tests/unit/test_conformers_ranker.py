@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from mdlatent.conformers import generate as command
 from mdlatent.conformers import pool, quality, ranker, train_ranker
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.generators import generate, shipped_ranker
@@ -100,6 +101,16 @@ def test_ranker_decides() -> None:
     field = ForceField(mol)
     energies = [field.energies(np.array([made.GetConformer().GetPositions()]))[0] for made in (deep, shallow)]
     assert energies[0] < energies[1] - 0.5
+
+
+def test_a_ranker_of_ones_own_is_taken_by_the_command(tmp_path: Path) -> None:
+    made = []
+    for by in (-30.0, 30.0):
+        weights, output = tmp_path / f"{by}.npz", tmp_path / f"{by}.sdf"
+        Ranker(np.eye(len(FEATURES))[0] * by, {}).save(weights)
+        command.main(["CCCC(=O)NCCO", "-n", "1", "-o", str(output), "--ranker", str(weights)])
+        made.append(next(iter(Chem.SDMolSupplier(str(output)))).GetDoubleProp("mmff94s_kcal_per_mol"))
+    assert made[0] < made[1] - 0.5
 
 
 def test_training_reads_writes_and_leaves_other_scaffolds_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ are, and the rows alone are written; conformers.collect puts them together.
 import argparse
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,16 @@ import numpy as np
 from rdkit.Chem import rdMolDescriptors
 
 from mdlatent import files, stage
+from mdlatent.conformers import learned
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mdlatent.conformers.molecules import Molecule
-    from mdlatent.conformers.torsion_statistics import TorsionStatistics
 
 log = logging.getLogger("mdlatent")
 
-DEFAULT = ("etkdg", "etkdg_mmff", "etkdg_pool", "torsions_uniform", "torsions")
+DEFAULT = ("etkdg", "etkdg_mmff", "etkdg_pool", "torsions_uniform", "torsions_unranked", "torsions")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,8 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     where.add_argument("--output", type=Path, help="parquet file for the rows of a part, nothing else")
     parser.add_argument("--part", choices=("train", "validation", "test", "all"), default="test")
     parser.add_argument("--generators", nargs="+", default=DEFAULT, help="names of generators")
-    parser.add_argument("--statistics", type=Path, help="torsion statistics (default: those of the package)")
-    parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
+    learned.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the generators")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the split by scaffold")
     parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
@@ -67,19 +66,12 @@ def _measure_part(args: argparse.Namespace) -> None:
         if path.stat().st_size
         for one in molecules.read_sdf(path, duplicate_angstrom=0)[0]  # duplicates are left out already
     ]
-    statistics = _statistics(args)
     table = pd.DataFrame()
     if found:
-        table = measure(found, args.generators, args.seed, args.limit_s, statistics, autoencoder=args.autoencoder)
+        table = measure(found, args.generators, args.seed, args.limit_s, learned.read(args))
     with files.write_beside(args.output) as path:
         table.to_parquet(path)
     log.info("%s: %d molecules, %d generators", args.output, len(found), len(args.generators))
-
-
-def _statistics(args: argparse.Namespace) -> "TorsionStatistics | None":
-    from mdlatent.conformers.torsion_statistics import TorsionStatistics
-
-    return TorsionStatistics.load(args.statistics) if args.statistics else None
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -89,15 +81,12 @@ def _run(args: argparse.Namespace) -> None:
     found = molecules.read_files(args.sdf)
     if args.part != "all":
         found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
-    statistics = _statistics(args)
 
     def write(so_far: "pd.DataFrame") -> None:
         with files.write_beside(args.output_dir / "conformers.parquet") as path:
             so_far.to_parquet(path)
 
-    table = measure(
-        found[: args.at_most], args.generators, args.seed, args.limit_s, statistics, write, args.autoencoder
-    )
+    table = measure(found[: args.at_most], args.generators, args.seed, args.limit_s, learned.read(args), write)
     result = summary.summarise(table)
     files.write_json(args.output_dir / "summary.json", result)
     print(summary.text(result))
@@ -108,13 +97,13 @@ def measure(
     generators: Sequence[str],
     seed: int = 0,
     limit_s: float = 60.0,
-    statistics: "TorsionStatistics | None" = None,
+    given: Mapping[str, Any] | None = None,
     note: "Callable[[pd.DataFrame], None]" = lambda so_far: None,
-    autoencoder: Path | None = None,
 ) -> "pd.DataFrame":
     """A row per molecule and generator; which generator is first changes from molecule to molecule.
 
-    `note` is given all rows so far after each molecule.
+    `given` are more arguments of `generators.generate`: what was learned elsewhere. `note` is given all rows so far
+    after each molecule.
     """
     import pandas as pd
 
@@ -134,9 +123,7 @@ def measure(
         for place in range(len(generators)):
             name = generators[(number + place) % len(generators)]
             rows.append(
-                about
-                | {"generator": name, "seed": seed}
-                | _one(name, molecule, seed, limit_s, statistics, lowest, autoencoder)
+                about | {"generator": name, "seed": seed} | _one(name, molecule, seed, limit_s, given or {}, lowest)
             )
         note(pd.DataFrame(rows))
     return pd.DataFrame(rows)
@@ -147,9 +134,8 @@ def _one(
     molecule: "Molecule",
     seed: int,
     limit_s: float,
-    statistics: "TorsionStatistics | None",
+    given: Mapping[str, Any],
     lowest_kcal: float,
-    autoencoder: Path | None,
 ) -> dict[str, Any]:
     """What one generator reaches for one molecule."""
     from mdlatent.conformers import metrics, quality
@@ -159,7 +145,7 @@ def _one(
     n = 2 * molecule.mol.GetNumConformers()
     start = time.process_time()
     try:
-        made = generate(generator, molecule.bare, n, seed, limit_s, statistics, autoencoder=autoencoder)
+        made = generate(generator, molecule.bare, n, seed, limit_s, **given)
     except MoleculeError as error:
         log.warning("%s: %s: %s", molecule.name, generator, error)
         nothing: dict[str, Any] = metrics.coverage(np.zeros((0, n // 2)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mdlatent import files, stage
+from mdlatent.conformers import learned
 
 if TYPE_CHECKING:
     from mdlatent.conformers.molecules import Molecule
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=20, help="conformers of each molecule")
     parser.add_argument("-o", "--output", type=Path, required=True, help="SDF file")
     parser.add_argument("--generator", default="torsions", help="name of the generator")
-    parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
+    learned.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
     parser.add_argument("--enumerate-stereo", action="store_true", help="all stereoisomers that the SMILES leaves open")
@@ -45,14 +46,12 @@ def _run(args: argparse.Namespace) -> None:
     from mdlatent.conformers.molecules import MoleculeError, positions
     from mdlatent.errors import DataError
 
-    n_written = 0
+    given, n_written = learned.read(args), 0
     failures: list[str] = []
     with files.write_beside(args.output) as path, Chem.SDWriter(str(path)) as writer:
         for molecule in _molecules(args, failures):
             try:
-                made = generate(
-                    args.generator, molecule.bare, args.n, args.seed, args.limit_s, autoencoder=args.autoencoder
-                )
+                made = generate(args.generator, molecule.bare, args.n, args.seed, args.limit_s, **given)
             except MoleculeError as error:
                 failures.append(f"{molecule.name}: {error}")
                 log.warning("left out %s", failures[-1])
