@@ -115,14 +115,11 @@ class Trajectory:
                 frame = int(numbers[-1]) + inside
                 keep = numbers % stride == 0
                 times = part.time if self._suffix in WITH_TIME else np.full(len(part), np.nan)
-                boxes = part.boxes if isinstance(part, _XTCFrames) else None
-                if boxes is not None:
-                    boxes = boxes[keep]
-                elif part.unitcell_lengths is not None and part.unitcell_angles is not None:
-                    boxes = box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1)[keep])
+                boxes = _boxes(part)
                 if keep.any():
                     times = np.asarray(times, np.float64)[keep]
                     xyz = part.xyz if keep.all() else part.xyz[keep]
+                    boxes = None if boxes is None else boxes[keep]
                     yield Chunk(numbers[keep], xyz.astype(np.float32, copy=False), times, boxes)
         self.n_frames = frame if total is None else total
         if total is not None and stop is None and frame < total:
@@ -214,14 +211,21 @@ class _Frames:
 class _XTCFrames:
     """What the reader of xtc gives; its box vectors as they are, where mdtraj would turn them into angles and back."""
 
-    unitcell_lengths = unitcell_angles = None
-
     def __init__(self, xyz: np.ndarray, time: np.ndarray, _: np.ndarray, boxes: np.ndarray | None):
         self.xyz, self.time = xyz, time
         self.boxes = None if boxes is None or not boxes.any() else boxes.astype(np.float64)
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+
+def _boxes(part: Any) -> np.ndarray | None:
+    """Box vectors (k, 3, 3) nm of what was read, None where there are none."""
+    if isinstance(part, _XTCFrames):
+        return part.boxes
+    if part.unitcell_lengths is None or part.unitcell_angles is None:
+        return None
+    return box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1))
 
 
 class _Whole:

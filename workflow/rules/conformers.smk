@@ -64,7 +64,12 @@ if CONFORMERS:
             runtime=grows(120),
         params:
             options=conformer_choice(),
-            code=code("conformers/references.py", "conformers/molecules.py", "conformers/scaffolds.py"),
+            code=code(
+                "conformers/references.py",
+                "conformers/molecules.py",
+                "conformers/scaffolds.py",
+                "conformers/split_options.py",
+            ),
             folder=subpath(output.about, parent=True),
         message:
             "Choosing the molecules for the benchmark of conformers"

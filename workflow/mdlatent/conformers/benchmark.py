@@ -18,7 +18,7 @@ import numpy as np
 from rdkit.Chem import rdMolDescriptors
 
 from mdlatent import files, stage
-from mdlatent.conformers import learned
+from mdlatent.conformers import learned, split_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     learned.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the generators")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the split by scaffold")
-    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    split_options.add_fractions(parser)
     parser.add_argument("--at-most", type=int, help="only so many molecules")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
     args = parser.parse_args(argv)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mdlatent.conformers.examples import Example, example_of, handedness
 from mdlatent.conformers.metrics import rmsd_matrix
-from mdlatent.conformers.molecules import Molecule, positions, with_conformers
+from mdlatent.conformers.molecules import Molecule, heavy_indices, positions, with_conformers
 
 __all__ = ["Conformers", "Sets", "heavy_atoms", "prepare", "same_hand", "symmetric_rmsd_angstrom", "with_hydrogens"]
 
@@ -98,7 +98,7 @@ def with_hydrogens(molecule: Chem.Mol, coordinates_angstrom: Tensor) -> np.ndarr
 
     Hydrogens stand where RDKit puts them by the geometry around the atom that bears them.
     """
-    heavy = [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
+    heavy = heavy_indices(molecule)
     bare = with_conformers(Chem.RemoveAllHs(molecule), coordinates_angstrom.double().numpy())
     full = Chem.AddHs(bare, addCoords=True)
     order = np.zeros(molecule.GetNumAtoms(), dtype=int)

@@ -62,7 +62,12 @@ def records(table: pd.DataFrame, generators: Sequence[str]) -> list[Row]:
 
 
 def _measures(table: pd.DataFrame) -> dict[str, tuple[str, str, float, str]]:
-    return {name: how for name, how in MEASURES.items() if "precision" not in name or has_precision(table)}
+    return {name: how for name, how in MEASURES.items() if "precision" not in name or "precision" in _kinds(table)}
+
+
+def _kinds(table: pd.DataFrame) -> tuple[str, ...]:
+    """What is reported of a table: recall, and precision where it means something."""
+    return KINDS if has_precision(table) else KINDS[:1]
 
 
 def _records_of(rows: pd.DataFrame, measures: dict[str, tuple[str, str, float, str]], about: Row) -> list[Row]:
@@ -96,7 +101,7 @@ def differences(table: pd.DataFrame, generators: Sequence[str]) -> dict[str, dic
     """
     if BASELINE not in generators:
         return {}
-    kinds = KINDS if has_precision(table) else KINDS[:1]
+    kinds = _kinds(table)
     result: dict[str, dict[str, Row]] = {}
     for generator in generators:
         if generator == BASELINE:
@@ -113,7 +118,7 @@ def differences(table: pd.DataFrame, generators: Sequence[str]) -> dict[str, dic
 
 def curves(table: pd.DataFrame, generators: Sequence[str]) -> Row:
     """Coverage (0–1) at each of `threshold_angstrom`, mean over molecules and seeds, 0 where nothing was generated."""
-    kinds = KINDS if has_precision(table) else KINDS[:1]
+    kinds = _kinds(table)
     result: Row = {"threshold_angstrom": CURVE_ANGSTROM.tolist()}
     for kind in kinds:
         result[kind] = {}
@@ -129,7 +134,7 @@ def curves(table: pd.DataFrame, generators: Sequence[str]) -> Row:
 
 def groups(table: pd.DataFrame, generators: Sequence[str]) -> list[Row]:
     """Mean AMR by rotatable bonds: {label, molecules, recall: {generator: {value, low, high}}, precision: …} each."""
-    kinds = KINDS if has_precision(table) else KINDS[:1]
+    kinds = _kinds(table)
     result = []
     for low, high in GROUPS:
         some = table[table["n_rotatable"].between(low, high)]

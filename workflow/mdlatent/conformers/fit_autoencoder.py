@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdlatent import __version__, files, stage
+from mdlatent.conformers import split_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--conformers", type=int, help="conformers of each molecule in a batch")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of what is drawn in training")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the split, and of the conformers held out")
-    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    split_options.add_fractions(parser)
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
     stage.limit_threads(1)

@@ -28,7 +28,7 @@ from rdkit import Chem
 
 from mdlatent.conformers import pool, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
-from mdlatent.conformers.molecules import MoleculeError, positions, with_conformers
+from mdlatent.conformers.molecules import MoleculeError, heavy_indices, positions, with_conformers
 from mdlatent.conformers.ranker import Ranker
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
 from mdlatent.errors import ConfigError, MdlatentError
@@ -105,7 +105,7 @@ def etkdg_mmff(task: Task) -> np.ndarray:
 def etkdg_cluster(task: Task) -> np.ndarray:
     """20 n relaxed conformers, n by K-means of heavy atoms."""
     many, _ = _many(task)
-    heavy = [atom.GetIdx() for atom in task.mol.GetAtoms() if atom.GetAtomicNum() > 1]
+    heavy = heavy_indices(task.mol)
     return many[selection.k_means(many[:, heavy], task.n, task.seed)]
 
 

@@ -45,14 +45,13 @@ def _run(args: argparse.Namespace) -> None:
     from mdlatent.conformers import autoencoder_file
     from mdlatent.conformers.decoded_conformers import Codec
     from mdlatent.conformers.map_figure import draw
-    from mdlatent.conformers.molecules import positions
+    from mdlatent.conformers.molecules import heavy_indices, positions
     from mdlatent.errors import ConfigError
 
     torch.set_num_threads(1)
     mol = _conformers(args.molecule, args.n, args.seed)
     codec = Codec(autoencoder_file.load(args.model)[0], mol)
-    heavy = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
-    x = torch.from_numpy(positions(mol)[:, heavy])
+    x = torch.from_numpy(positions(mol)[:, heavy_indices(mol)])
     if args.between and not all(0 <= one < len(x) for one in args.between):
         raise ConfigError(f"--between: got {args.between}, expected two numbers from 0 to {len(x) - 1}")
     z = codec.encode(x).numpy()

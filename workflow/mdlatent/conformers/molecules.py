@@ -30,6 +30,7 @@ __all__ = [
     "Refused",
     "check",
     "from_smiles",
+    "heavy_indices",
     "is_broken",
     "positions",
     "read_files",
@@ -268,6 +269,11 @@ def with_conformers(mol: Chem.Mol, coordinates_angstrom: Iterable[np.ndarray]) -
         conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
         result.AddConformer(conformer, assignId=True)
     return result
+
+
+def heavy_indices(mol: Chem.Mol) -> list[int]:
+    """Indices of the atoms that are no hydrogens, ascending."""
+    return [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
 
 
 def positions(mol: Chem.Mol) -> np.ndarray:

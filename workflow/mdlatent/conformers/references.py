@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdlatent import files, stage
+from mdlatent.conformers.split_options import FRACTIONS
 
 if TYPE_CHECKING:
     from mdlatent.conformers.molecules import Molecule, Refused
 
 log = logging.getLogger("mdlatent")
 
-FRACTIONS = (0.6, 0.2, 0.2)  # training, validation, test
 SHOWN = 20  # left-out molecules named in the log; all stand in references.json
 
 

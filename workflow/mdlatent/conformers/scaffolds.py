@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdlatent.conformers.molecules import Molecule
+from mdlatent.conformers.split_options import FRACTIONS
 from mdlatent.errors import DataError
 
 __all__ = ["check_overlap", "split"]
@@ -16,7 +17,7 @@ PARTS = ("train", "validation", "test")
 
 
 def split(
-    molecules: Sequence[Molecule], fractions: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0
+    molecules: Sequence[Molecule], fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> dict[str, list[Molecule]]:
     """Molecules as {train, validation, test}: all of one Murcko scaffold, or one InChIKey skeleton, in one part.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import rdkit
 
 from mdlatent import __version__, files, stage
+from mdlatent.conformers import split_options
 
 log = logging.getLogger("mdlatent")
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="file of the statistics (.npz)")
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
-    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    split_options.add_fractions(parser)
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
 

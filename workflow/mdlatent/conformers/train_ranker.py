@@ -15,6 +15,7 @@ import numpy as np
 import rdkit
 
 from mdlatent import __version__, files, stage
+from mdlatent.conformers import split_options
 
 if TYPE_CHECKING:
     from mdlatent.conformers.molecules import Molecule
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="file of the ranker (.npz)")
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
-    parser.add_argument("--fractions", type=float, nargs=3, default=(0.6, 0.2, 0.2), help="training, validation, test")
+    split_options.add_fractions(parser)
     parser.add_argument("--penalty", type=float, default=2.0, help="weight of the squared weights")
     parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
