@@ -40,7 +40,7 @@ def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
 
 
 @pytest.mark.parametrize("lead", [0, 3, 15])
-@pytest.mark.parametrize("n_atoms", [16, 17, 31, 48, 129])
+@pytest.mark.parametrize("n_atoms", [16, 17, 31, 32, 48, 80, 129])
 def test_written_past_the_caches_are_the_same_to_the_bit(n_atoms, lead, monkeypatch):
     x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
     x[1, 2, 0] = np.nan

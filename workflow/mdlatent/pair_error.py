@@ -1,7 +1,8 @@
 """How far the pair distances of two structures differ, compiled: nothing of n × n numbers is ever in memory."""
 
-import numba
 import numpy as np
+
+from mdlatent.compiling import njit
 
 
 def rms_nm(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -12,7 +13,7 @@ def rms_nm(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.sqrt(sums / (n * (n - 1) / 2)).astype(np.float32)
 
 
-@numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
 def _row_sum(x, y, z, u, v, w):
     """Sum over the pairs of the first atom with all later ones; short enough for single precision."""
     total = np.float32(0)
@@ -24,7 +25,7 @@ def _row_sum(x, y, z, u, v, w):
     return total
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _sums(one, two, out):
     n = one.shape[1]
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)

@@ -10,8 +10,9 @@ kept in the order of the tree, so that what is near is near in memory.
 Memory is 8 (min_samples + 10) bytes a point beside the points themselves.
 """
 
-import numba
 import numpy as np
+
+from mdlatent.compiling import njit
 
 LEAF = 16  # points in the smallest boxes
 BLOCK = 50_000  # points whose neighbours are looked up at a time
@@ -40,7 +41,7 @@ def linkage(points: np.ndarray, min_samples: int) -> np.ndarray:
     return _joined(order[ends[ranks]], np.sqrt(weight[ranks]))
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _find(parent, i):
     """Root of i; the way there is halved."""
     while parent[i] != i:
@@ -49,7 +50,7 @@ def _find(parent, i):
     return i
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _edges(z, core, neighbours):
     """Edges (n − 1, 2) and their squared lengths (n − 1,); `core` is squared."""
     n = len(z)
@@ -94,7 +95,7 @@ def _edges(z, core, neighbours):
     return ends, weight
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _join(parent, size, i, j, w, ends, weight, found):
     """Add the edge i–j unless both are in one component already; returns the number of edges."""
     a, b = _find(parent, i), _find(parent, j)
@@ -108,7 +109,7 @@ def _join(parent, size, i, j, w, ends, weight, found):
     return found + 1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _square(z, i, j):
     total = 0.0
     for d in range(z.shape[1]):
@@ -116,7 +117,7 @@ def _square(z, i, j):
     return total
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _boxes(z, core, levels):
     """Lowest and highest coordinates, and least core distance, in the boxes of a binary tree.
 
@@ -138,7 +139,7 @@ def _boxes(z, core, levels):
     return low, high, least
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _components_of_boxes(component, levels, inside):
     """The component that all points of a box are in, or −1, into `inside`."""
     n = len(component)
@@ -154,7 +155,7 @@ def _components_of_boxes(component, levels, inside):
         inside[h] = inside[2 * h] if inside[2 * h] == inside[2 * h + 1] else -1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _nearest_of_components(z, core, component, largest, levels, low, high, least, inside, best, here, there):
     """Nearest pair (here, there) and its squared distance `best` of each component but the largest."""
     n = len(z)
@@ -185,7 +186,7 @@ def _nearest_of_components(z, core, component, largest, levels, low, high, least
             depth += 2
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _bound(z, i, low, high, least, h):
     """Nothing in box h is nearer to point i by mutual reachability, squared."""
     total = 0.0
@@ -195,7 +196,7 @@ def _bound(z, i, low, high, least, h):
     return max(total, least[h])
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _joined(ends, distance):
     """The linkage of edges (m, 2) that ascend in distance (m,)."""
     m = len(ends)

@@ -2,8 +2,8 @@
 
 An ordinary store first reads the line of memory that it is going to overwrite; a non-temporal one does not, and takes
 nothing else out of the caches. LLVM's vectoriser makes none, so sixteen distances at a time are spelled out here: each
-line of the result, which may end one row and begin the next, is one vector. The arithmetic is that of `kernels`, to the
-bit.
+line of the result, which may end one row and begin the next, is one vector. The arithmetic is that of `distance_rows`,
+to the bit. numba's cache does not see changes of this file: touch streamed_frames.py and kernels.py after one.
 """
 
 from typing import Any
@@ -36,9 +36,9 @@ def room(n: int, lead: int) -> np.ndarray:
 
 
 def _pointer(context, builder, signature, args, array, index):
-    """Pointer to the vector that begins at args[array][args[index]]."""
+    """Pointer to the vector that begins at args[array][index]."""
     data = cgutils.create_struct_proxy(signature.args[array])(context, builder, args[array]).data
-    return builder.bitcast(builder.gep(data, [args[index]]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
 
 
 def _all(builder, value, vector=_VECTOR):
@@ -54,26 +54,62 @@ def _call(builder, name, value):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), [value])
 
 
-def _line(context, builder, signature, args, edges=None, flags=()):
-    """Arguments as of `line`; with `edges`, distances are those to the nearest images."""
-    lanes = ir.VectorType(_INDEX, LANES)
-    split = _all(builder, builder.trunc(args[7], _INDEX), lanes)
-    first = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), split)
-    total = None
+def _columns(context, builder, signature, args, index):
+    """Vectors of x, y and z that begin at args[index]."""
+    found = []
     for axis in range(3):
-        data = cgutils.create_struct_proxy(signature.args[axis])(context, builder, args[axis]).data
-        one, after = (_all(builder, builder.load(builder.gep(data, [args[at]]))) for at in (5, 6))
-        other = builder.load(_pointer(context, builder, signature, args, axis, 4))
-        other.align = 4
-        apart = builder.fsub(other, builder.select(first, one, after))
-        if edges is not None:
+        found.append(builder.load(_pointer(context, builder, signature, args, axis, args[index])))
+        found[-1].align = 4
+    return found
+
+
+def _atom(context, builder, signature, args, at):
+    """x, y and z of one atom, each as a vector of one value."""
+    data = [cgutils.create_struct_proxy(signature.args[axis])(context, builder, args[axis]).data for axis in range(3)]
+    return [_all(builder, builder.load(builder.gep(one, [at]))) for one in data]
+
+
+def _distances(builder, others, atoms, edges):
+    """A vector of distances; with `edges` those to the nearest images, and sums as `distance_rows` makes them there."""
+    flags, total = ("contract",) if edges else (), None
+    for axis in range(3):
+        apart = builder.fsub(others[axis], atoms[axis])
+        if edges:
             apart = _call(builder, "fabs", apart)
             image = builder.fsub(_all(builder, edges[axis]), apart)
             apart = builder.select(builder.fcmp_ordered("<", image, apart), image, apart)
         square = builder.fmul(apart, apart, flags=flags)
         total = square if total is None else builder.fadd(total, square, flags=flags)
-    _store(builder, _call(builder, "sqrt", total), _pointer(context, builder, signature, args, 3, 8))
-    return context.get_dummy_value()
+    return _call(builder, "sqrt", total)
+
+
+def _transposed(builder, rows):
+    """Sixteen vectors as the columns of what they are the rows of: in groups of four lanes, then of groups."""
+
+    def exchange(pairs, masks):
+        """Of each pair of vectors two others, by which lanes of both they take."""
+        result = list(rows)
+        for a, b in pairs:
+            both = rows[a], rows[b]
+            for place, mask in zip((a, b), masks, strict=True):
+                result[place] = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(_INDEX, LANES), mask))
+        return result
+
+    def within_groups(mask):
+        return [4 * group + lane % 4 + (LANES if lane >= 4 else 0) for group in range(4) for lane in mask]
+
+    def of_groups(groups):
+        return [LANES * (group >= 4) + 4 * (group % 4) + lane for group in groups for lane in range(4)]
+
+    even = range(0, LANES, 2)
+    rows = exchange([(k, k + 1) for k in even], [within_groups(m) for m in ((0, 4, 1, 5), (2, 6, 3, 7))])
+    halves = [(k, k + 2) for k in range(LANES) if k % 4 < 2]
+    rows = exchange(halves, [within_groups(m) for m in ((0, 1, 4, 5), (2, 3, 6, 7))])
+    rows = [rows[k + (0, 2, 1, 3)[j]] for k in range(0, LANES, 4) for j in range(4)]  # lane j of each group
+    for step in (4, 8):
+        pairs = [(k, k + step) for k in range(LANES) if not k & step]
+        rows = exchange(pairs, [of_groups(m) for m in ((0, 2, 4, 6), (1, 3, 5, 7))])
+    return rows
 
 
 def _store(builder, vector, pointer):
@@ -88,29 +124,60 @@ def fill_line(typing, out, at, value):
     """out[at : at + LANES] = value, for out[at] that begins a line of the cache: what memory can take at most."""
 
     def code(context, builder, signature, args):
-        _store(builder, _all(builder, args[2]), _pointer(context, builder, signature, args, 0, 1))
+        _store(builder, _all(builder, args[2]), _pointer(context, builder, signature, args, 0, args[1]))
         return context.get_dummy_value()
 
     return types.void(out, at, types.float32), code
 
 
 @intrinsic
-def line(typing, x, y, z, out, k, i, after, split, at):
+def line(typing, x, y, z, out, k, i, after, split, at, edges):
     """out[at : at + LANES] = distances of atoms k, k + 1, … to atom i, from the lane `split` on to atom `after`.
 
-    out[at] begins a line of the cache.
+    out[at] begins a line of the cache. With `edges` (a, b, c) of a rectangular box instead of (), distances are those
+    to the nearest images, for differences up to the box; so below.
     """
-    return types.void(x, y, z, out, k, i, after, split, at), _line
+
+    def code(context, builder, signature, args):
+        lanes = ir.VectorType(_INDEX, LANES)
+        split = _all(builder, builder.trunc(args[7], _INDEX), lanes)
+        first = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), split)
+        one, after = (_atom(context, builder, signature, args, args[at]) for at in (5, 6))
+        atoms = [builder.select(first, *both) for both in zip(one, after, strict=True)]
+        others = _columns(context, builder, signature, args, 4)
+        found = _distances(builder, others, atoms, cgutils.unpack_tuple(builder, args[9]))
+        _store(builder, found, _pointer(context, builder, signature, args, 3, args[8]))
+        return context.get_dummy_value()
+
+    return types.void(x, y, z, out, k, i, after, split, at, edges), code
 
 
 @intrinsic
-def line_inside(typing, x, y, z, out, k, i, after, split, at, a, b, c):
-    """The same to the nearest images in a rectangular box a × b × c, for differences up to the box."""
+def block(typing, x, y, z, out, k, i, at, mirrored, n, edges):
+    """A block of a matrix (n, n) and its image below the diagonal: d, of LANES atoms from i on to as many from k on.
+
+    d[j] goes to out[at + j n :], d[:, j] to out[mirrored + j n :]. Both begin a line of the cache, and n is a multiple
+    of LANES, so that this holds for every j.
+    """
 
     def code(context, builder, signature, args):
-        return _line(context, builder, signature, args, args[9:], ("contract",))
+        others = _columns(context, builder, signature, args, 4)
+        box = cgutils.unpack_tuple(builder, args[9])
 
-    return types.void(x, y, z, out, k, i, after, split, at, a, b, c), code
+        def store(vector, first, number):
+            at = builder.add(first, builder.mul(args[8], ir.Constant(args[8].type, number)))
+            _store(builder, vector, _pointer(context, builder, signature, args, 3, at))
+
+        rows = []
+        for number in range(LANES):  # each is written at once: one after another they would wait for memory
+            atom = builder.add(args[5], ir.Constant(args[5].type, number))
+            rows.append(_distances(builder, others, _atom(context, builder, signature, args, atom), box))
+            store(rows[-1], args[6], number)
+        for number, column in enumerate(_transposed(builder, rows)):
+            store(column, args[7], number)
+        return context.get_dummy_value()
+
+    return types.void(x, y, z, out, k, i, at, mirrored, n, edges), code
 
 
 @intrinsic

@@ -1,0 +1,77 @@
+"""Distance matrices of whole frames, line after line past the caches, compiled with numba.
+
+`edges` are those of a rectangular box, (a, b, c) in nm, for distances to the nearest images (of atoms no further apart
+than the box in each direction), or (). Both give the arithmetic of the rows of `distance_rows`, to the bit.
+"""
+
+from typing import Any
+
+from numba import extending
+
+from mdlatent import distance_rows, streaming
+from mdlatent.compiling import njit
+from mdlatent.streaming import LANES
+
+overload: Any = extending.overload
+
+
+@njit(cache=True)
+def frame(x, y, z, n, lead, start, out, edges):
+    """Distances (n, n) into out[start:]; x, y, z are `streaming.room`, `lead` is to the first line of `out`."""
+    if n % LANES == 0:
+        _of_blocks(x, y, z, n, lead, start, out, edges)
+    else:
+        _of_lines(x, y, z, n, lead, start, out, edges)
+
+
+@njit(cache=True)
+def _of_lines(x, y, z, n, lead, start, out, edges):
+    k, i = (lead - start) % LANES, 0
+    _part(x, y, z, 0, 0, k, out, start, edges)
+    while True:
+        while k + LANES <= n:
+            streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
+            k += LANES
+        if i + 1 == n:
+            break
+        streaming.line(x, y, z, out, k, i, i + 1, n - k, start + i * n + k, edges)
+        k, i = k + LANES - n, i + 1
+    _part(x, y, z, i, k, n, out, start, edges)
+
+
+@njit(cache=True)
+def _of_blocks(x, y, z, n, lead, start, out, edges):
+    """For n a multiple of LANES, where the lines of every row begin at columns lead, lead + LANES, …: blocks of LANES
+    atoms by as many others are computed once and written twice, which saves half of the square roots."""
+    _part(x, y, z, 0, 0, lead, out, start, edges)
+    end = n - (LANES - lead if lead else 0)  # of the last line that is all in one row
+    for i in range(n):
+        if end < n and i + 1 < n:
+            streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
+        if i < lead or i >= end:
+            for k in range(lead, end, LANES):
+                streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
+    for first in range(lead, end, LANES):
+        for i in range(first, first + LANES):
+            streaming.line(x, y, z, out, first, i, i, LANES, start + i * n + first, edges)
+        for k in range(first + LANES, end, LANES):
+            streaming.block(x, y, z, out, k, first, start + first * n + k, start + k * n + first, n, edges)
+    _part(x, y, z, n - 1, end, n, out, start, edges)
+
+
+@njit(cache=True)
+def _part(x, y, z, i, first, end, out, start, edges):
+    """Columns first … end of row i, which are less than a line."""
+    at = start + i * (len(x) - LANES)
+    _row(x[i], y[i], z[i], x[first:end], y[first:end], z[first:end], out[at + first : at + end], edges)
+
+
+def _row(xi, yi, zi, x, y, z, row, edges):
+    """`distance_rows.row` or `row_inside`."""
+
+
+@overload(_row)
+def _row_of(xi, yi, zi, x, y, z, row, edges):
+    if len(edges) == 0:
+        return lambda xi, yi, zi, x, y, z, row, edges: distance_rows.row(xi, yi, zi, x, y, z, row)
+    return lambda xi, yi, zi, x, y, z, row, edges: distance_rows.row_inside(xi, yi, zi, x, y, z, row, *edges)
