@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,26 @@ assert numba.config.CACHE_DIR.startswith({str(tmp_path)!r}), numba.config.CACHE_
     clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"PYTHONPATH": str(PACKAGE)}
     subprocess.run([sys.executable, "-c", program], check=True, env=clean)
     assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_a_change_in_what_is_called_is_compiled_anew(tmp_path):
+    shutil.copytree(PACKAGE / "mdlatent", tmp_path / "mdlatent", ignore=shutil.ignore_patterns("__pycache__"))
+    program = """
+import numpy as np
+from mdlatent import distances
+print(distances.full(np.array([[[0, 0, 0], [0, 3, 4]]], np.float32))[0, 0, 1])
+"""
+    clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"PYTHONPATH": str(tmp_path)}
+
+    def run():
+        return subprocess.run(
+            [sys.executable, "-c", program], check=True, text=True, capture_output=True, env=clean
+        ).stdout.strip()
+
+    assert run() == "5.0"
+    rows = tmp_path / "mdlatent/distance_rows.py"
+    rows.write_text(rows.read_text().replace("dx * dx + dy * dy", "dx * dx + 0 * dy"))
+    assert run() == "4.0"
 
 
 def test_importing_distances_is_light():

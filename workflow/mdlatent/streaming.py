@@ -3,7 +3,7 @@
 An ordinary store first reads the line of memory that it is going to overwrite; a non-temporal one does not, and takes
 nothing else out of the caches. LLVM's vectoriser makes none, so sixteen distances at a time are spelled out here: each
 line of the result, which may end one row and begin the next, is one vector. The arithmetic is that of `distance_rows`,
-to the bit. numba's cache does not see changes of this file: touch streamed_frames.py and kernels.py after one.
+to the bit.
 """
 
 from typing import Any
