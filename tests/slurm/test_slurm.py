@@ -35,6 +35,7 @@ from slurm_study import (
     with_frames,
 )
 
+from conformer_study import write_mixed
 from launchers import need_horovod
 from mdlatent import models
 from support import ROOT, missing
@@ -100,7 +101,7 @@ def assert_undisturbed(study: SlurmStudy, local: Path) -> None:
 @pytest.mark.parametrize("name", [
     "whole_study", "time_limit", "snakemake_is_killed", "newest_checkpoint_is_damaged", "disk_is_full",
     "training_job_is_cancelled", "out_of_memory", "two_nodes", "one_node_of_two_gpus", "horovod_over_nodes",
-    "a_process_is_killed", "many_small_simulations", "simulations_in_batches",
+    "a_process_is_killed", "many_small_simulations", "simulations_in_batches", "conformers",
 ])  # fmt: skip
 def test_story(name, stories):
     print(f"{name}: {stories[name].result():.0f} s")
@@ -184,6 +185,30 @@ def simulations_in_batches(cluster: Cluster, local: Path, folder: Path) -> None:
     assert len(first) == 1000
     for other in others:
         pandas.testing.assert_frame_equal(first, other, check_exact=True)
+
+
+@story
+def conformers(cluster: Cluster, local: Path, folder: Path) -> None:
+    """The benchmark of conformers as jobs finds what it finds without Slurm, but for the seconds."""
+    section = {"references": "mine.sdf", "made_by": "generator", "generators": ["etkdg", "torsions"], "jobs": 2}
+    results = RESULTS / "conformers/conformers.json"
+    here = folder.with_name("conformers_here")
+    for where in (folder, here):
+        new_study(where, local)
+        write_mixed(where / "mine.sdf")
+        Study(where).write(VALUES | {"conformers": section | {"max_heavy_atoms": 30}})
+    SlurmStudy(folder, cluster).run("--", str(results))
+    Study(here).run("--", str(results))
+    jobs = cluster.accounts(folder)
+    ran = [row["Comment"].removeprefix("rule_").split("_wildcards_")[0] for row in jobs]
+    assert sorted(ran) == ["benchmark_conformers", "benchmark_conformers", "choose_molecules", "collect_conformers"]
+    assert {row["State"] for row in jobs} == {"COMPLETED"}
+    one, other = (
+        pandas.read_parquet(where / results.with_name("molecules.parquet")).drop(columns="cpu_s")
+        for where in (folder, here)
+    )
+    assert set(one["generator"]) == {"etkdg", "torsions"}
+    pandas.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 @story

@@ -139,7 +139,7 @@ class Feed:
 
     def _pick(self, frames: "Tensor", places: np.ndarray) -> "Tensor":
         """Frames at `places`, and their partners, out of all `frames`."""
-        now = frames[torch.from_numpy(places)]
+        now = frames.index_select(0, torch.from_numpy(places).to(frames.device))  # whole frames: faster than frames[…]
         return now if self._later is None else _paired(now, frames, self._later[places])
 
     def _read(self, places: np.ndarray) -> "Tensor":
