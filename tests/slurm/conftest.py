@@ -3,6 +3,8 @@ from cluster import Cluster, why_not
 
 from support import missing
 
+pytest.register_assert_rewrite("stories", "disturbed_stories", "two_process_stories", "whole_stories")
+
 
 @pytest.fixture(scope="session")
 def cluster():
