@@ -1,0 +1,151 @@
+"""Vectors of sixteen float32 in code that numba compiles: formulas are written with operators, once for all lanes.
+
+LLVM's vectoriser gives up where several arrays are read and written in a loop, since they might overlap. Here nothing is
+left to it. A processor with shorter vectors takes two or four for each; the numbers are the same to the bit, for sums
+and products are not contracted but where `fma` is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending
+from numba.core import cgutils, types
+
+__all__ = ["LANES", "Lanes", "broadcast", "load", "loop", "read", "select", "store"]
+
+LANES = 16
+VECTOR = ir.VectorType(ir.FloatType(), LANES)
+INDEX = ir.IntType(32)
+
+
+class Lanes:
+    """A vector in the code that is built; numbers may stand beside it."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def _other(self, other: Lanes | float) -> Any:
+        return other.value if isinstance(other, Lanes) else constant(other)
+
+    def _made(self, value: Any) -> Lanes:
+        return Lanes(self.builder, value)
+
+    def __add__(self, other: Lanes | float) -> Lanes:
+        return self._made(self.builder.fadd(self.value, self._other(other)))
+
+    def __sub__(self, other: Lanes | float) -> Lanes:
+        return self._made(self.builder.fsub(self.value, self._other(other)))
+
+    def __rsub__(self, other: float) -> Lanes:
+        return self._made(self.builder.fsub(constant(other), self.value))
+
+    def __mul__(self, other: Lanes | float) -> Lanes:
+        return self._made(self.builder.fmul(self.value, self._other(other)))
+
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self._made(self.builder.fdiv(self.value, self._other(other)))
+
+    def __rtruediv__(self, other: float) -> Lanes:
+        return self._made(self.builder.fdiv(constant(other), self.value))
+
+    def __neg__(self) -> Lanes:
+        return 0.0 - self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def call(self, name: str, *others: Lanes | float) -> Lanes:
+        """An intrinsic function of LLVM: sqrt, fabs, fma, maxnum, minnum, …"""
+        kind = ir.FunctionType(VECTOR, [VECTOR] * (1 + len(others)))
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}f32")
+        return self._made(self.builder.call(function, [self.value, *(self._other(other) for other in others)]))
+
+    def sqrt(self) -> Lanes:
+        return self.call("sqrt")
+
+    def true(self) -> Any:
+        """Where it is not zero: a condition for `select`."""
+        return self.builder.fcmp_unordered("!=", self.value, constant(0.0))
+
+    def below(self, other: Lanes | float) -> Any:
+        """Where it is less: a condition for `select`."""
+        return self.builder.fcmp_ordered("<", self.value, self._other(other))
+
+
+def constant(number: float) -> Any:
+    return ir.Constant(VECTOR, [float(np.float32(number))] * LANES)
+
+
+def select(condition: Any, yes: Lanes, no: Lanes) -> Lanes:
+    """Lane by lane."""
+    return Lanes(yes.builder, yes.builder.select(condition, yes.value, no.value))
+
+
+def broadcast(builder: Any, number: Any) -> Lanes:
+    """A vector of one float32."""
+    empty = ir.Constant(VECTOR, ir.Undefined)
+    one = builder.insert_element(empty, number, ir.Constant(INDEX, 0))
+    zeros = ir.Constant(ir.VectorType(INDEX, LANES), [0] * LANES)
+    return Lanes(builder, builder.shuffle_vector(one, empty, zeros))
+
+
+def pointer(builder: Any, data: Any, index: Any) -> Any:
+    return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
+
+
+def load(builder: Any, data: Any, index: Any) -> Lanes:
+    """data[index : index + LANES] of float32."""
+    value = builder.load(pointer(builder, data, index))
+    value.align = 4
+    return Lanes(builder, value)
+
+
+def store(builder: Any, vector: Lanes, data: Any, index: Any) -> None:
+    """data[index : index + LANES] = vector."""
+    builder.store(vector.value, pointer(builder, data, index)).align = 4
+
+
+def read(builder: Any, data: Any, index: Any) -> Any:
+    """data[index]."""
+    return builder.load(builder.gep(data, [index]))
+
+
+def loop(formula: Any, reductions: tuple[str, ...] = ()) -> Any:
+    """A function of (arrays, vectors, totals), three tuples, that goes through arrays of one length, LANES at a time.
+
+    `formula` is given the `Lanes` of every array and of every vector (LANES,). It returns what is to be stored into each
+    array (None: nothing) and what is to be put together, by `reductions` ("add" or "largest"), in each of the `totals`.
+    """
+
+    @extending.intrinsic
+    def run(typing, arrays, vectors, totals):
+        def code(context, builder, signature, args):
+            kinds = [signature.args[k].types for k in range(3)]
+            data = [
+                [cgutils.create_struct_proxy(kind)(context, builder, one) for kind, one in zip(some, many, strict=True)]
+                for some, many in zip(kinds, (cgutils.unpack_tuple(builder, arg) for arg in args), strict=True)
+            ]
+            zero = ir.Constant(ir.IntType(64), 0)
+            fixed = [load(builder, one.data, zero) for one in data[1]]
+            sums = [cgutils.alloca_once_value(builder, constant(0.0)) for _ in reductions]
+            length = builder.extract_value(data[0][0].shape, 0)
+            count = builder.udiv(length, ir.Constant(length.type, LANES))
+            with cgutils.for_range(builder, count) as inner:
+                at = builder.mul(inner.index, ir.Constant(inner.index.type, LANES))
+                results, parts = formula([load(builder, one.data, at) for one in data[0]], fixed)
+                for one, result in zip(data[0], results, strict=True):
+                    if result is not None:
+                        store(builder, result, one.data, at)
+                for total, kind, part in zip(sums, reductions, parts, strict=True):
+                    so_far = Lanes(builder, builder.load(total))
+                    both = so_far + part if kind == "add" else so_far.call("maxnum", part)
+                    builder.store(both.value, total)
+            for total, one in zip(sums, data[2], strict=True):
+                store(builder, Lanes(builder, builder.load(total)), one.data, zero)
+            return context.get_dummy_value()
+
+        return types.void(arrays, vectors, totals), code
+
+    return run
