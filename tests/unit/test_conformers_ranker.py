@@ -87,7 +87,20 @@ def test_mirror_images_join_the_pool_where_they_are_the_same_molecule(smiles: st
     mirrored = np.array_equal(made.coordinates[:half] * [-1, 1, 1], made.coordinates[half:])
     assert mirrored is expected
     if expected:
-        assert ForceField(mol).energies(made.coordinates) == pytest.approx(made.own_kcal, abs=1e-3)
+        assert ForceField(mol, pool.JUDGE).energies(made.coordinates) == pytest.approx(made.own_kcal, abs=1e-3)
+
+
+def test_structures_of_a_candidate_share_the_energy_of_its_last_stage() -> None:
+    mol = from_smiles("CC(C)Nc1ccc(CCO)cc1").mol
+    options = pool.Options(torsions="uniform", stages=((6.0, 20), (3.0, 300)), mirror=False)
+    made = pool.build(mol, 6, 0, options, None, Deadline(60))
+    field = ForceField(mol, "MMFF94")
+    assert field.energies(made.coordinates) == pytest.approx(made.own_kcal)
+    last = np.flatnonzero(made.own_kcal == made.well_kcal)  # first those that were dropped after the first stage
+    n_last = round(3 * pool.effort(6, len(pool.find_rotors(mol))))
+    assert (made.own_kcal[-n_last:] == made.well_kcal[-n_last:]).all()
+    assert len(last) == round(6 * pool.effort(6, len(pool.find_rotors(mol))))
+    assert set(made.well_kcal[: len(made.well_kcal) - n_last]) >= set(made.well_kcal[-n_last:])
 
 
 def test_an_unstated_stereocentre_has_no_mirror() -> None:

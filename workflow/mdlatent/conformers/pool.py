@@ -4,10 +4,11 @@
 2. Their rotors are turned by angles drawn from the learned distributions; of several draws the one with the least
    overlap of atoms is kept.
 3. All are relaxed by MMFF94s in stages, after each of which the higher ones are dropped. The geometries of every stage
-   stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up.
+   stay in the pool: an almost relaxed one is another structure of the same well, a kcal/mol up. Many short stages
+   give many of them for the same work.
 4. Of a molecule without stereocentres the mirror image of each joins the pool, at the same energy and no cost.
 5. n distinct ones are chosen for the least expected error (selection.expected) with the likelihoods of a learned ranker
-   (ranker.py).
+   (ranker.py). Its energies are those of MMFF94: as a rank of what MMFF94s relaxed they are a little better.
 
 The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), and
 without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations. Memory grows with the
@@ -30,6 +31,7 @@ from mdlatent.conformers.torsion_statistics import TURNS, TorsionStatistics
 
 __all__ = ["Options", "Pool", "build", "candidates", "choose", "has_mirror"]
 
+JUDGE = "MMFF94"  # the field of the energies that are chosen by
 AUTOMORPHISMS = 200  # looked at in a choice: more cost minutes, and then a few like structures pass for different ones
 
 
@@ -39,12 +41,12 @@ class Options:
 
     torsions: str = "learned"
     seeds: float = 0.5
-    stages: tuple[tuple[float, int], ...] = ((4.0, 60), (2.0, 60), (1.5, 150))  # how many, BFGS steps
+    stages: tuple[tuple[float, int], ...] = ((8.0, 30), (5.0, 40), (3.0, 60), (2.0, 150))  # how many, BFGS steps
     mirror: bool = True
     overdraw: int = 4  # draws per candidate, of which the least overlapping is kept
     well_kcal: float = 12.0  # wells this far above the deepest are left out
     strain_kcal: float = 6.0  # and structures this far
-    precision_weight: float = 3.0  # with the ranker
+    precision_weight: float = 2.0  # with the ranker
     temperature_kcal: float = 1.0  # without it
     precision_weight_unranked: float = 0.3
     duplicate_angstrom: float = 0.125  # the chosen are so far apart, as long as there are enough
@@ -54,7 +56,7 @@ class Options:
 class Pool:
     """Structures to choose from: coordinates (B, n_atoms, 3) in Å; energies (B,) in kcal/mol, own and of their well.
 
-    The energy of the well is that of the same candidate after its last stage.
+    Both are those of `JUDGE`. The energy of the well is that of the same candidate after its last stage.
     """
 
     coordinates: np.ndarray
@@ -86,18 +88,16 @@ def build(
         now = np.concatenate([now, drawn])
     candidate = np.arange(len(now))
     well = np.full(len(now), np.inf)
-    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
     for size, (_, steps) in zip(sizes, options.stages, strict=True):
         best = selection.lowest(well[candidate], size)
         candidate = candidate[best]
-        now, own = field.relax(now[best], steps, deadline)
-        well[candidate] = own
-        kept.append((now, own, candidate))
-    pool = Pool(
-        np.concatenate([some for some, _, _ in kept]),
-        np.concatenate([own for _, own, _ in kept]),
-        np.concatenate([well[of] for _, _, of in kept]),
-    )
+        now, well[candidate] = field.relax(now[best], steps, deadline)
+        kept.append((now, candidate))
+    coordinates, of = np.concatenate([some for some, _ in kept]), np.concatenate([some for _, some in kept])
+    own_kcal = ForceField(mol, JUDGE).energies(coordinates)
+    well[of] = own_kcal  # the last of a candidate stays
+    pool = Pool(coordinates, own_kcal, well[of])
     return _mirrored(pool) if options.mirror and has_mirror(mol) else pool
 
 
