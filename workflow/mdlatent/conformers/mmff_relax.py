@@ -5,14 +5,20 @@ tried again with a shorter one, while the others go on. Single precision: energi
 wells are not told apart by.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from rdkit import Chem
 
 from mdlatent.compiling import njit
 from mdlatent.conformers import mmff_kernels
-from mdlatent.conformers.mmff_terms import Terms
+from mdlatent.conformers.embedding import Deadline
+from mdlatent.conformers.mmff_terms import terms
 from mdlatent.lanes import LANES, loop, select
 
-__all__ = ["relaxed"]
+__all__ = ["ManyRelaxed"]
 
 MEMORY = 12  # pairs of steps and changes of slope
 FURTHEST = np.float32(0.3)  # Å in one direction in one step
@@ -26,15 +32,28 @@ SHORTER, SHORTEST = np.float32(0.1), np.float32(1e-7)  # part of a step that is 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
-def relaxed(terms: Terms, coordinates_angstrom: np.ndarray, max_steps: int) -> np.ndarray:
-    """Conformers (B, n_atoms, 3) after at most so many evaluations of the energy, float64; B of any size."""
-    n, n_atoms, _ = coordinates_angstrom.shape
-    blocks = -(-n // LANES)
-    filled = coordinates_angstrom[np.minimum(np.arange(blocks * LANES), n - 1)]
-    x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
-    for block in x:
-        _relax(block.reshape(-1), terms, max_steps)
-    return x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64)
+class ManyRelaxed:
+    """Relaxes conformers of one molecule, with RDKit's `properties` of the force field (see `mmff_terms.terms`)."""
+
+    def __init__(self, mol: Chem.Mol, properties: Any) -> None:
+        self.terms = terms(mol, properties)
+
+    def relax(
+        self, coordinates_angstrom: np.ndarray, max_steps: int, deadline: Deadline | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Conformers (B, n_atoms, 3) after at most so many evaluations of the energy, and their energies (B,) in
+        kcal/mol, both float64 of what was computed in float32. Each depends on nothing but itself."""
+        n, n_atoms, _ = coordinates_angstrom.shape
+        blocks = -(-n // LANES)
+        filled = coordinates_angstrom[np.minimum(np.arange(blocks * LANES), max(0, n - 1))]
+        x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
+        energies = np.empty((blocks, LANES), np.float32)
+        for block, energy in zip(x, energies, strict=True):
+            if deadline:
+                deadline.check("relaxation")
+            _relax(block.reshape(-1), self.terms, max_steps, energy)
+        found = x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64)
+        return found, energies.reshape(-1)[:n].astype(np.float64)
 
 
 def _dot_formula(arrays, _):
@@ -104,8 +123,8 @@ def _direction(g, s, y, rho, newest, count, gamma, alpha, dots, p):
 
 
 @njit(cache=True)
-def _relax(x, terms, max_steps):
-    """Relax one block (3 n_atoms LANES,) in place."""
+def _relax(x, terms, max_steps, e):
+    """Relax one block (3 n_atoms LANES,) in place; energies go into e (LANES,)."""
     size = len(x)
     g, new_g, new_x, p, new_p = (
         np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32),
@@ -113,7 +132,7 @@ def _relax(x, terms, max_steps):
     )  # fmt: skip
     s, y = np.zeros((MEMORY, size), np.float32), np.zeros((MEMORY, size), np.float32)
     rho, alpha = np.zeros((MEMORY, LANES), np.float32), np.zeros((MEMORY, LANES), np.float32)
-    e, new_e, dots, square, slope, furthest, sy, yy, moves, wanted, plain = np.zeros((11, LANES), np.float32)
+    new_e, dots, square, slope, furthest, sy, yy, moves, wanted, plain = np.zeros((10, LANES), np.float32)
     gamma, length = np.full(LANES, CAUTIOUS), np.zeros(LANES, np.float32)
     moves[:] = ONE
     mmff_kernels.energy(x, terms, e, g)

@@ -24,6 +24,7 @@ from rdkit import Chem
 
 from mdlatent.conformers import metrics, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.mmff_relax import ManyRelaxed
 from mdlatent.conformers.molecules import with_conformers
 from mdlatent.conformers.ranker import Ranker, features
 from mdlatent.conformers.rotors import Rotor, find_rotors, turn
@@ -46,6 +47,7 @@ class Options:
     overdraw: int = 4  # draws per candidate, of which the least overlapping is kept
     well_kcal: float = 12.0  # wells this far above the deepest are left out
     strain_kcal: float = 6.0  # and structures this far
+    most: int = 400  # structures to choose from
     precision_weight: float = 2.0  # with the ranker
     temperature_kcal: float = 1.0  # without it
     precision_weight_unranked: float = 0.3
@@ -78,7 +80,7 @@ def build(
 ) -> Pool:
     """The pool for n conformers."""
     rng = np.random.default_rng([seed, 1])
-    field, rotors = ForceField(mol), find_rotors(mol)
+    rotors = find_rotors(mol)
     sizes = [max(3, round(share * effort(n, len(rotors)))) for share, _ in options.stages]
     if options.torsions == "etkdg" or not rotors:
         now = embed(mol, sizes[0] if rotors else min(sizes[0], 2 * n), seed, deadline)
@@ -86,6 +88,7 @@ def build(
         now = embed(mol, min(sizes[0], max(2, round(options.seeds * effort(n, len(rotors))))), seed, deadline)
         drawn = draw(now, rotors, sizes[0] - len(now), len(rotors), statistics, Overlap(mol), options, rng)
         now = np.concatenate([now, drawn])
+    field = ManyRelaxed(mol, ForceField(mol).properties)
     candidate = np.arange(len(now))
     well = np.full(len(now), np.inf)
     kept: list[tuple[np.ndarray, np.ndarray]] = []
@@ -117,7 +120,7 @@ def candidates(pool: Pool, n: int, options: Options) -> np.ndarray:
     order = np.lexsort((pool.own_kcal, pool.well_kcal))
     low = pool.own_kcal.min()
     good = (pool.well_kcal[order] <= low + options.well_kcal) & (pool.own_kcal[order] <= low + options.strain_kcal)
-    return np.concatenate([order[good], order[~good][: max(0, n - int(good.sum()))]])
+    return np.concatenate([order[good][: options.most], order[~good][: max(0, n - int(good.sum()))]])
 
 
 def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options, ranker: Ranker | None = None) -> np.ndarray:
