@@ -41,7 +41,13 @@ from mdlatent.select_atoms import select
 from mdlatent.train import VALIDATED
 from mdlatent.trajectory import Trajectory, load_topology
 
-SPLIT = {"by": "time", "n_blocks": 5, "test_blocks": [1, 3], "validation_fraction": 0.15, "gap_frames": 10}
+SPLIT: dict[str, Any] = {
+    "by": "time",
+    "n_blocks": 5,
+    "test_blocks": [1, 3],
+    "validation_fraction": 0.15,
+    "gap_frames": 10,
+}
 TICA_COMPONENTS = 30
 
 
@@ -68,10 +74,16 @@ def write_store(folder: Path, topology: str, trajectories: list[str], selection:
     return folder / "index.json"
 
 
-def choose_rows(store: FrameStore, gap_frames: int, choose: bool, held_out: int | None = None) -> dict[str, np.ndarray]:
+def choose_rows(
+    store: FrameStore,
+    gap_frames: int,
+    choose: bool,
+    held_out: int | None = None,
+    validation_fraction: float = SPLIT["validation_fraction"],
+) -> dict[str, np.ndarray]:
     """Rows of each class of the split; with `choose`, of the training blocks alone, cut again; with `held_out`, of the
     training blocks alone, that one the test."""
-    split = SPLIT | {"gap_frames": gap_frames}
+    split = SPLIT | {"gap_frames": gap_frames, "validation_fraction": validation_fraction}
     labels = []
     for simulation in store.simulations:
         own = splits.label(simulation.name, simulation.n_frames, simulation.role, split)
@@ -184,6 +196,10 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="options of the family, JSON")
     parser.add_argument("--train", type=json.loads, default={}, help="keys of the section `train`, JSON")
     parser.add_argument("--gap-frames", type=int, default=SPLIT["gap_frames"])
+    parser.add_argument(
+        "--validation-fraction", type=float, default=SPLIT["validation_fraction"],
+        help="0: train on validation frames too, for as many epochs as are asked for",
+    )  # fmt: skip
     parser.add_argument("--lag-frames", type=int, default=10, help="lag of VAMP-2; 0 leaves kinetics out")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--choose", action="store_true", help="hold out parts of the training blocks instead")
@@ -199,7 +215,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             index = write_store(Path(folder), args.topology, args.trajectory, selection)
             with FrameStore(index) as store:
-                rows = choose_rows(store, args.gap_frames, args.choose, args.choose_block)
+                rows = choose_rows(store, args.gap_frames, args.choose, args.choose_block, args.validation_fraction)
                 counts = ", ".join(f"{len(some)} {name}" for name, some in rows.items())
                 print(f"{selection}: {store.n_atoms} atoms, frames: {counts}", flush=True)
                 for dim in args.dims:

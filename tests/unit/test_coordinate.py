@@ -10,10 +10,10 @@ import torch
 from frame_store import chain, write_store
 from mdlatent import distances, models, train, training
 from mdlatent.alignment import align, centred, rotations
-from mdlatent.errors import Interrupted
+from mdlatent.errors import ConfigError, Interrupted
 from mdlatent.feed import Feed, noise, partners
 from mdlatent.frames import FrameStore
-from mdlatent.models import pair_features
+from mdlatent.models import bonds, pair_features
 from mdlatent.models.coordinate import _set_components
 from mdlatent.models.kinetics import vamp2
 from mdlatent.models.principal import principal_components
@@ -219,8 +219,9 @@ def test_error_of_embedding_is_that_of_all_pairs(store):
     torch.testing.assert_close(model.embed(coordinates)[1], plain, atol=1e-6, rtol=1e-4)
 
 
-def test_slopes_are_derivatives_of_the_decoder(store):
-    model = prepared(store).double()
+@pytest.mark.parametrize("decoders", [1, 3])
+def test_slopes_are_derivatives_of_the_decoder(store, decoders):
+    model = prepared(store, decoders=decoders).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     z, h = torch.randn(4, 3, dtype=torch.float64), 1e-5
@@ -254,13 +255,19 @@ def test_dihedrals_are_those_of_the_backbone_first():
 # Training
 
 
-@pytest.mark.parametrize("options", [{}, {"signed_features": "dihedrals"}, {"kinetic_weight": 0.1, "lag_frames": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"signed_features": "dihedrals"}, {"kinetic_weight": 0.1, "lag_frames": 2},
+        {"decoders": 3, "interpolate": True, "lag_frames": 1, "bond_tolerance": 0.05},
+    ],
+)  # fmt: skip
 def test_gradient_reaches_every_parameter(store, options):
     model = prepared(store, **options)
-    for network in (model.encoder, model.decoder):  # zero layers let nothing through
+    for network in (model.encoder, *model._networks()):  # zero layers let nothing through
         torch.nn.init.normal_(network[-1].weight, 0, 0.01)
     feed = Feed(store, np.arange(64), 16, lag_frames=model.lag_frames)
-    model.loss(next(feed.batches(1)), 1e-2, torch.randn(16, 3))["loss"].backward()
+    model.loss(next(feed.batches(1)), 1e-2, torch.randn(16, model.n_noise))["loss"].backward()
     for name, parameter in model.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
@@ -426,6 +433,111 @@ def test_gradient_at_a_perfect_structure_is_finite(store):
     error.sum().backward()
     assert float(error.detach().max()) < 2e-3
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+# Several decoders, structures between frames, bonds
+
+
+def test_structures_are_decoded_to_the_mean_of_the_decoders(helices):
+    model = prepared(helices, 2, decoders=3)
+    trained(helices, model, epochs=2)
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    each = [model._structure(model._member(k, z)).detach() for k in range(3)]
+    assert float((each[0] - each[1]).abs().max()) > 1e-4
+    torch.testing.assert_close(model.decode_coordinates(z * model.scales).detach(), sum(each) / 3, atol=1e-6, rtol=0)
+
+
+def test_decoders_are_trained_on_their_own_errors_with_noise_of_their_own(store):
+    model, coordinates = prepared(store, decoders=2), frames(store, 0, 20)
+    for network in model._networks():
+        torch.nn.init.normal_(network[-1].weight, 0, 0.1)
+    draw = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    draw[:, 3:] *= 9  # so that the two errors differ
+    mean, log_variance = model._encode(coordinates)
+    errors = []
+    for k in range(2):
+        z = mean + (0.5 * log_variance).exp() * draw[:, 3 * k : 3 * k + 3]
+        errors.append(model._error(model._structure(model._member(k, z)), coordinates).mean())
+    assert float((errors[0] - errors[1]).abs().detach()) > 0.01
+    torch.testing.assert_close(model.loss(coordinates, 0.0, draw)["reconstruction"], (errors[0] + errors[1]) / 2)
+
+
+def test_training_sees_what_lies_between_two_frames(store):
+    model = prepared(store, interpolate=True, lag_frames=1)
+    assert model.n_noise == 4
+    now, later = frames(store, 0, 20), frames(store, 1, 21)
+    pairs = torch.stack([now, later], 1)
+    pairs[3, 1] = torch.nan  # it has no partner and stays what it is
+    z = [model._encode(x)[0] for x in (now, later)]
+    draw = torch.zeros(20, 4)
+    for normal, share in ((-9.0, 0.0), (0.0, 0.5), (0.6744898, 0.75), (9.0, 1.0)):
+        draw[:, 3] = normal
+        shares = torch.full((20, 1, 1), share)
+        shares[3] = 0
+        target = centred(now) * (1 - shares) + align(later, centred(now)) * shares
+        decoded = model._decode(z[0] * (1 - shares[:, 0]) + z[1] * shares[:, 0])
+        wanted = model._error(decoded, target).mean()
+        torch.testing.assert_close(model.loss(pairs, 0.0, draw)["reconstruction"], wanted, rtol=1e-4, atol=1e-6)
+    plain = model._error(model._decode(model._refined(now, 1)[0]), now).mean()
+    torch.testing.assert_close(model.loss(pairs, 0.0, None)["reconstruction"], plain)
+    with pytest.raises(ConfigError, match=r"interpolate.*time_lagged"):
+        models.build("coordinate", 5, 2, {"interpolate": True, "time_lagged": True})
+
+
+def test_noise_of_a_given_size(store):
+    model, coordinates = prepared(store, noise=0.2), frames(store, 0, 20)
+    draw = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    wanted = model._error(model._decode(model._encode(coordinates)[0] + 0.2 * draw), coordinates).mean()
+    torch.testing.assert_close(model.loss(coordinates, 0.0, draw)["reconstruction"], wanted)
+    deviation = (0.5 * model.encode(coordinates)[1]).exp()
+    torch.testing.assert_close(deviation, (0.2 * model.scales).expand(20, 3))
+
+
+def test_bonds_that_hardly_vary_are_kept():
+    random = np.random.default_rng(0)
+    coordinates = chain(300, 9).astype(np.float64)
+    steps = np.diff(coordinates, axis=1)
+    steps *= 0.38 / np.linalg.norm(steps, axis=2, keepdims=True)
+    steps *= 1 + 0.02 * random.standard_normal((300, 8, 1))
+    steps[:, 4] *= 1 + 0.2 * random.standard_normal((300, 1))  # one that varies
+    x = np.cumsum(np.concatenate([np.zeros((300, 1, 3)), steps], 1), 1)
+    lengths = bonds.bond_lengths(iter(np.array_split(x, 7)), 0.04)
+    measured = np.linalg.norm(np.diff(x, axis=1), axis=2)
+    np.testing.assert_allclose(lengths, np.where(np.arange(8) == 4, 0, measured.mean(0)), rtol=1e-6)
+    y = torch.from_numpy(x + 0.02 * random.standard_normal(x.shape))
+    wanted = torch.from_numpy(lengths)
+    kept = bonds.keep(y, wanted)
+    after = (kept[:, 1:] - kept[:, :-1]).norm(dim=2)
+    before = (y[:, 1:] - y[:, :-1]).norm(dim=2)
+    kind = wanted > 0
+    assert float((after - wanted)[:, kind].square().mean()) < 0.02**2 * float(
+        (before - wanted)[:, kind].square().mean()
+    )
+    torch.testing.assert_close(kept.mean(1), y.mean(1))
+    direction = torch.from_numpy(random.standard_normal((2, *x.shape))).transpose(0, 1)  # (B, d, N, 3)
+    same, slopes = bonds.keep_with_slopes(y, direction, wanted)
+    assert torch.equal(same, kept)
+    for k in range(2):
+        numeric = (
+            bonds.keep(y + 1e-6 * direction[:, k], wanted) - bonds.keep(y - 1e-6 * direction[:, k], wanted)
+        ) / 2e-6
+        torch.testing.assert_close(slopes[:, k], numeric, atol=1e-6, rtol=1e-5)
+
+
+def test_decoded_structures_have_the_bonds_of_training_and_are_nearer(helices):
+    """Helices decoded with one dimension less than they have."""
+    everything = frames(helices)
+    with torch.no_grad():
+        model = prepared(helices, 1, bond_tolerance=0.2)
+        decoded = model.decode_coordinates(model.encode(everything)[0])
+        off = ((decoded[:, 1:] - decoded[:, :-1]).norm(dim=2) - model.bonds_nm).abs()
+        errors = []
+        for steps in (0, 3):
+            model.refine_steps = steps
+            errors.append(float(rmsd_nm(model, everything).square().mean()))
+    assert (model.bonds_nm > 0).all()
+    assert float(off.max()) < 1e-4
+    assert errors[1] < errors[0]
 
 
 # Training anew on validation frames too

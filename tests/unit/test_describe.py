@@ -68,9 +68,15 @@ def test_mistakes_are_said(arguments, says):
 
 
 @pytest.mark.parametrize(("n_atoms", "latent_dim"), SIZES)
-@pytest.mark.parametrize("family", ["conv2d", "coordinate", "resnet1d"])
-def test_formulas_count_what_the_network_has(family, n_atoms, latent_dim):
-    options = config.family_options(family, {})
+@pytest.mark.parametrize(
+    ("family", "chosen"),
+    [
+        ("conv2d", {}), ("coordinate", {}), ("resnet1d", {}),
+        ("coordinate", {"decoders": 3, "interpolate": True, "bond_tolerance": 0.03}),
+    ],
+)  # fmt: skip
+def test_formulas_count_what_the_network_has(family, chosen, n_atoms, latent_dim):
+    options = config.family_options(family, chosen)
     with torch.device("meta"):
         model = models.build(family, n_atoms, latent_dim, options)
     sizes = model_memory.sizes(family, n_atoms, latent_dim, options)

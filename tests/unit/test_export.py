@@ -89,6 +89,28 @@ def test_every_family_in_a_bare_python(study, tmp_path):
         assert about["model"] == f"{family}-d2"
 
 
+def test_several_decoders_and_kept_bonds_are_exported(study, tmp_path):
+    torch.manual_seed(0)
+    options = {"refine_steps": 2, "decoders": 2, "bond_tolerance": 0.5, "interpolate": True, "noise": 0.1}
+    model = models.build("coordinate", N_ATOMS, 2, options)
+    with FrameStore(study / "frames" / "index.json") as store:
+        model.prepare(store, np.arange(150))
+        atoms = store.atoms
+    for network in model.decoder:
+        torch.nn.init.normal_(network[-1].weight, 0, 0.05)
+    assert (model.bonds_nm > 0).any()
+    models.save(tmp_path / "several.model.pt", model, {"model": "several", "atoms": atoms})
+    encoder = run(tmp_path, tmp_path / "e.pt", "--dtype=float64", family="several")
+    x = torch.from_numpy(chain(200, N_ATOMS)[[3, 50, 120]]).double()
+    wanted = model.eval().double().encode(x)[0].detach()
+    plain = models.build("coordinate", N_ATOMS, 2, {**options, "bond_tolerance": 0.0}).double()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if name != "bonds_nm"})
+    assert float((plain.encode(x)[0].detach() - wanted).abs().max()) > 1e-4  # they count in the refinement
+    for _ in range(4):
+        torch.testing.assert_close(encoder(x), wanted)
+    assert torch.autograd.gradcheck(encoder, (x[:1].requires_grad_(True),), atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["coordinate", "pca_coordinates", "pca_distances", "tica"])
 def test_gradient_is_that_of_finite_differences(study, tmp_path, family):
     encoder = run(study, tmp_path / "e.pt", "--dtype=float64", family=family)

@@ -60,17 +60,18 @@ def encoder_parameters(n_atoms: int, latent_dim: int, options: Options) -> int:
 
 
 def decoder_parameters(n_atoms: int, latent_dim: int, options: Options) -> int:
-    """Of the decoder's linear map and network."""
+    """Of the decoders' linear map and networks."""
     outputs = n_components(n_atoms, options)
-    return (latent_dim + 1) * outputs + _network(latent_dim, outputs, options)
+    return (latent_dim + 1) * outputs + options["decoders"] * _network(latent_dim, outputs, options)
 
 
 def bytes_per_frame(n_atoms: int, latent_dim: int, options: Options) -> int:
-    """Features and their vectors, coordinates, pairs of the loss with theirs, and the networks."""
+    """Features and their vectors, the networks, and for each decoder coordinates, pairs of the loss with theirs."""
     n_loss = 16 * n_atoms * len(loss_shifts(n_atoms)) if options["distance_weight"] else 0
-    numbers = 8 * n_features(n_atoms, options) + n_loss + 60 * n_atoms + 30 * n_components(n_atoms, options)
-    numbers += 8 * options["width"] * options["layers"]
-    return 4 * numbers * (2 if options["kinetic_weight"] or options["time_lagged"] else 1)
+    network = 4 * options["width"] * options["layers"]
+    decoder = n_loss + 60 * n_atoms + 30 * n_components(n_atoms, options) + network
+    numbers = 8 * n_features(n_atoms, options) + network + options["decoders"] * decoder
+    return 4 * numbers * (2 if options["kinetic_weight"] or options["time_lagged"] or options["interpolate"] else 1)
 
 
 def largest(n_atoms: int, latent_dim: int, options: Options) -> int:
@@ -83,7 +84,7 @@ def largest(n_atoms: int, latent_dim: int, options: Options) -> int:
 
 def seconds_per_frame(n_atoms: int, latent_dim: int, options: Options) -> float:
     """About how long a frame takes in training, in seconds of one CPU core."""
-    return 4e-4 + 3e-6 * n_atoms
+    return (4e-4 + 3e-6 * n_atoms) * (1 + 0.2 * (options["decoders"] - 1))
 
 
 def _network(n_inputs: int, n_outputs: int, options: Options) -> int:

@@ -16,6 +16,13 @@ Refinement: the encoder's mean is moved towards the point from which the decoder
 `refine_steps` steps of Gauss-Newton (refinement.py) on the superposed error in the space of V. It is a fixed function
 of the structure, part of `encode`; in training it is left out, and after each epoch one step does.
 
+Of several `decoders`, each is a network h of its own, trained on its own error with noise of its own; A, B and the
+encoder are common, and what is decoded is the mean of them, which errs less where they disagree. With `interpolate`,
+a pair of frames t and t + lag gives the training a point between their means, evenly drawn, to be decoded to the
+structure as far between the two superposed ones (mixup, arXiv 1710.09412, along the trajectory). `bond_tolerance`
+puts distances of neighbouring atoms right (bonds.py) in all that is decoded, and so in the refinement; the training
+alone sees structures before that.
+
 The latent that is given out is z with each dimension multiplied by the standard deviation that its principal component
 of the coordinates has, in those of the first (`scales`): distances in it weigh directions by how far structures move
 along them, and states are looked for where structures differ, not in noise that was blown up to unit variance.
@@ -46,6 +53,8 @@ from torch import Tensor, nn
 
 from mdlatent import coordinate_sizes as sizes
 from mdlatent.alignment import align, centred, procrustes_mean
+from mdlatent.errors import ConfigError
+from mdlatent.models import bonds
 from mdlatent.models import pair_features as pf
 from mdlatent.models.base import LatentModel
 from mdlatent.models.kinetics import vamp2
@@ -90,17 +99,26 @@ class CoordinateVAE(LatentModel):
         kinetic_weight: float = 0.0,
         lag_frames: int = 10,
         time_lagged: bool = False,
+        decoders: int = 1,
+        interpolate: bool = False,
+        bond_tolerance: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         super().__init__(n_atoms, latent_dim)
         self.options = {
             "width": width, "layers": layers, "n_components": n_components, "signed_features": signed_features,
             "error": error, "distance_weight": distance_weight, "refine_steps": refine_steps,
             "kinetic_weight": kinetic_weight, "lag_frames": lag_frames, "time_lagged": time_lagged,
+            "decoders": decoders, "interpolate": interpolate, "bond_tolerance": bond_tolerance, "noise": noise,
         }  # fmt: skip
+        if interpolate and time_lagged:
+            raise ConfigError("coordinate: got both `interpolate` and `time_lagged`, expected at most one of them")
         self.root = error == "rmsd"
         self.distance_weight, self.refine_steps = distance_weight, refine_steps
         self.kinetic_weight, self.time_lagged = kinetic_weight, time_lagged
-        self.lag_frames = lag_frames if kinetic_weight or time_lagged else 0
+        self.decoders, self.interpolate, self.bond_tolerance = decoders, interpolate, bond_tolerance
+        self.log_noise_variance = 2 * math.log(noise) if noise else None
+        self.lag_frames = lag_frames if kinetic_weight or time_lagged or interpolate else 0
         self.signed_features = signed_features
         marks, self.shifts = pf.landmarks(n_atoms), sizes.encoder_shifts(n_atoms)
         n_dihedrals = sizes.n_dihedrals(n_atoms) if signed_features == "dihedrals" else 0
@@ -118,12 +136,15 @@ class CoordinateVAE(LatentModel):
             "feature_basis": torch.zeros(j, n_features),
             "feature_deviations": torch.ones(j),
         }
+        if bond_tolerance:
+            constants["bonds_nm"] = torch.zeros(n_atoms - 1)
         for name, value in constants.items():
             self.register_buffer(name, value)
         self.linear_encoder = nn.Linear(n_inputs, latent_dim)
         self.linear_decoder = nn.Linear(latent_dim, k)
         self.encoder = _network(n_inputs, 2 * latent_dim, width, layers)
-        self.decoder = _network(latent_dim, k, width, layers)
+        several = [_network(latent_dim, k, width, layers) for _ in range(decoders)]
+        self.decoder = several[0] if decoders == 1 else nn.ModuleList(several)
         with torch.no_grad():
             self.linear_encoder.weight.copy_(torch.eye(latent_dim, n_inputs))
             self.linear_decoder.weight.copy_(torch.eye(k, latent_dim))
@@ -144,6 +165,12 @@ class CoordinateVAE(LatentModel):
         feature_mean: Tensor
         feature_basis: Tensor
         feature_deviations: Tensor
+        bonds_nm: Tensor
+
+    @property
+    def n_noise(self) -> int:
+        """Of the posterior, for each decoder, and one for the place between two frames."""
+        return self.latent_dim * self.decoders + self.interpolate
 
     @property
     def bytes_per_frame(self) -> int:
@@ -182,6 +209,8 @@ class CoordinateVAE(LatentModel):
         )  # fmt: skip
         self.feature_mean.copy_(torch.from_numpy(mean))
         self._start_linear(frames(n_features))
+        if self.bond_tolerance:
+            self.bonds_nm.copy_(torch.from_numpy(bonds.bond_lengths(frames(width), self.bond_tolerance)))
 
     def _start_linear(self, frames: Iterable[np.ndarray]) -> None:
         """Set A: to the components of the coordinates where they are among the inputs, else to their best prediction
@@ -219,16 +248,30 @@ class CoordinateVAE(LatentModel):
         """Loss of a batch, see the head of this file; frames without a later partner are decoded to themselves."""
         now = coordinates[:, 0] if self.lag_frames else coordinates
         mean, log_variance = self._refined(now, 0 if noise is not None else min(self.refine_steps, VALIDATED_STEPS))
-        z = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
-        target, kinetic = now, mean.new_zeros(())
+        centre, target, kinetic = mean, now, mean.new_zeros(())
         if self.lag_frames:
             later = coordinates[:, 1]
             known = torch.isfinite(later[:, 0, 0])
             if self.time_lagged:
                 target = torch.where(known[:, None, None], later, now)
-            if self.kinetic_weight:
-                kinetic = vamp2(mean[known], self._encode(later[known])[0])
-        reconstruction = self._error(self._decode(z), target).mean()
+            if self.interpolate and noise is not None:
+                end = torch.where(known[:, None, None], later, now)
+                share = torch.special.ndtr(noise[:, -1:])  # even between 0 and 1
+                centre = torch.lerp(mean, self._encode(end)[0], share)
+                target = torch.lerp(centred(now), align(end, centred(now)), share[:, :, None])
+        points = [centre]
+        if noise is not None:  # each decoder has its own
+            draws = noise[:, : self.latent_dim * self.decoders].split(self.latent_dim, 1)
+            points = [centre + torch.exp(0.5 * log_variance) * draw for draw in draws]
+        if self.kinetic_weight:
+            kinetic = vamp2(mean[known], self._encode(later[known])[0])
+        if noise is None:
+            decoded = self._decode(centre)
+        else:
+            decoded = self._structure(torch.cat([self._member(k, z) for k, z in enumerate(points)]))
+            if self.decoders > 1:
+                target = target.repeat(self.decoders, 1, 1)
+        reconstruction = self._error(decoded, target).mean()
         kl_nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return {
             "loss": reconstruction + beta * kl_nats - self.kinetic_weight * kinetic,
@@ -266,6 +309,8 @@ class CoordinateVAE(LatentModel):
         """Mean and log-variance without refinement."""
         inputs = self._inputs(coordinates)
         added, width = self.encoder(inputs).chunk(2, dim=1)
+        if self.log_noise_variance is not None:
+            return self.linear_encoder(inputs) + added, torch.full_like(added, self.log_noise_variance)
         # Never wider than the prior: without a bound, one frame far from all others can make exp overflow.
         return self.linear_encoder(inputs) + added, -torch.nn.functional.softplus(-width)
 
@@ -278,8 +323,12 @@ class CoordinateVAE(LatentModel):
 
     def _decode(self, z: Tensor) -> Tensor:
         """z (B, d), without `scales` → coordinates (B, N, 3) in nm."""
-        scores = self._scores(z) * self.deviations_nm
-        return torch.addmm(self.mean_nm.flatten(), scores, self.basis).view(-1, self.n_atoms, 3)
+        structure = self._structure(self._scores(z))
+        return bonds.keep(structure, self.bonds_nm) if self.bond_tolerance else structure
+
+    def _structure(self, scores: Tensor) -> Tensor:
+        """Components (B, k) in standard deviations → coordinates (B, N, 3) in nm; bonds as they come."""
+        return torch.addmm(self.mean_nm.flatten(), scores * self.deviations_nm, self.basis).view(-1, self.n_atoms, 3)
 
     def _inputs(self, coordinates: Tensor) -> Tensor:
         """What the encoder is given, u(x): (B, n_inputs)."""
@@ -304,20 +353,35 @@ class CoordinateVAE(LatentModel):
 
     def _scores(self, z: Tensor) -> Tensor:
         """c(z): (B, k), in standard deviations."""
-        return self.linear_decoder(z) + self.decoder(z)
+        return _mean([self._member(k, z) for k in range(self.decoders)])
+
+    def _member(self, number: int, z: Tensor) -> Tensor:
+        """The same of one decoder alone."""
+        return self.linear_decoder(z) + self._networks()[number](z)
+
+    def _networks(self) -> list[nn.Sequential]:
+        """The decoders' networks."""
+        return [self.decoder] if isinstance(self.decoder, nn.Sequential) else [*self.decoder]
 
     def _towards(self, coordinates: Tensor, z: Tensor) -> Tensor:
         """One step of Gauss-Newton: what to add to z (B, d) for a smaller superposed error."""
+        damping = DAMPING * self.scale_nm.square() * self.n_atoms
+        if self.bond_tolerance:
+            components = self._slopes(z).transpose(1, 2) * self.deviations_nm @ self.basis  # (B, d, 3 N)
+            decoded, derivatives = bonds.keep_with_slopes(
+                self._structure(self._scores(z)), components.unflatten(2, (self.n_atoms, 3)), self.bonds_nm
+            )
+            rest = (align(coordinates, decoded) - decoded).flatten(1)
+            return gauss_newton(rest, derivatives.flatten(2).transpose(1, 2), damping, LONGEST_STEP)
         decoded = self._decode(z)
         moved = (align(coordinates, decoded) - self.mean_nm).flatten(1)
         rest = moved @ self.basis.T - self._scores(z) * self.deviations_nm  # (B, k)
         derivatives = self._slopes(z) * self.deviations_nm[:, None]  # (B, k, d)
-        damping = DAMPING * self.scale_nm.square() * self.n_atoms
         return gauss_newton(rest, derivatives, damping, LONGEST_STEP)
 
     def _slopes(self, z: Tensor) -> Tensor:
         """Derivatives of c(z): (B, k, d)."""
-        return slopes(self.decoder, z) + self.linear_decoder.weight
+        return _mean([slopes(network, z) for network in self._networks()]) + self.linear_decoder.weight
 
 
 def _set_components(
@@ -349,6 +413,11 @@ def _network(n_inputs: int, n_outputs: int, width: int, layers: int) -> nn.Seque
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*parts, last)
+
+
+def _mean(several: list[Tensor]) -> Tensor:
+    """Their mean; of a single one itself, laid out in memory as it was, for rounding hangs on that."""
+    return several[0] if len(several) == 1 else torch.stack(several).mean(0)
 
 
 def _inverse_scales(deviations: Tensor) -> Tensor:
