@@ -18,8 +18,8 @@ __all__ = ["njit"]
 
 def _digest() -> str:
     """Of the files of compiled functions."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    compiled = [source for source in sources if b"@njit" in source or b"@intrinsic" in source]
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    compiled = [source for source in sources if any(mark in source for mark in (b"@njit", b"@intrinsic", b"Lanes"))]
     return hashlib.sha256(b"\0".join(compiled)).hexdigest()[:12]
 
 

@@ -1,8 +1,8 @@
 """Vectors of sixteen float32 in code that numba compiles: formulas are written with operators, once for all lanes.
 
-LLVM's vectoriser gives up where several arrays are read and written in a loop, since they might overlap. Here nothing is
-left to it. A processor with shorter vectors takes two or four for each; the numbers are the same to the bit, for sums
-and products are not contracted but where `fma` is written.
+LLVM's vectoriser gives up where several arrays are read and written in a loop, since they might overlap. Here nothing
+is left to it. A processor with shorter vectors takes two or four for each, and the numbers are the same to the bit:
+sums and products are not contracted.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Lanes:
         return self._made(self.builder.call(function, [self.value, *(self._other(other) for other in others)]))
 
     def sqrt(self) -> Lanes:
+        """Its square root."""
         return self.call("sqrt")
 
     def true(self) -> Any:
@@ -115,8 +116,9 @@ def read(builder: Any, data: Any, index: Any) -> Any:
 def loop(formula: Any, reductions: tuple[str, ...] = ()) -> Any:
     """A function of (arrays, vectors, totals), three tuples, that goes through arrays of one length, LANES at a time.
 
-    `formula` is given the `Lanes` of every array and of every vector (LANES,). It returns what is to be stored into each
-    array (None: nothing) and what is to be put together, by `reductions` ("add" or "largest"), in each of the `totals`.
+    `formula` is given the `Lanes` of every array and of every vector (LANES,). It returns what is to be stored into
+    each array (None: nothing) and what is to be put together, by `reductions` ("add" or "largest"), in each of the
+    `totals`.
     """
 
     @extending.intrinsic

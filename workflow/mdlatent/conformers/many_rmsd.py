@@ -2,8 +2,8 @@
 
 For each automorphism of the heavy atoms, the largest root of the quartic of Theobald (2005, doi:10.1107/
 S0108767305015266) says how well two structures superpose; the automorphism with the largest is found in single
-precision, its root again in double precision. As RDKit's GetAllConformerBestRMS with terminal atoms of conjugated groups
-alike, to 1e-3 Å; time grows with the number of pairs, of automorphisms and of atoms.
+precision, its root again in double precision. As RDKit's GetAllConformerBestRMS with terminal atoms of conjugated
+groups alike, to 3e-3 Å; time grows with the number of pairs, of automorphisms and of atoms.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from mdlatent import lanes
 from mdlatent.compiling import njit
 from mdlatent.lanes import LANES, Lanes
 
-__all__ = ["automorphisms", "rmsd_matrix"]
+__all__ = ["automorphisms", "rmsd_between", "rmsd_matrix"]
+
+intrinsic: Any = extending.intrinsic
 
 NEWTON = 12  # steps in single precision
 CONJUGATED = Chem.MolFromSmarts("[O,N;D1;$([O,N;D1]-[*]=[O,N;D1]),$([O,N;D1]=[*]-[O,N;D1])]~[*]")
@@ -38,16 +40,30 @@ def automorphisms(mol: Chem.Mol, most: int) -> np.ndarray:
 
 
 def rmsd_matrix(coordinates_angstrom: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """RMSD in Å between conformers (C, n, 3) of heavy atoms, least over the automorphisms `same` (P, n): (C, C) float64."""
-    count, n, _ = coordinates_angstrom.shape
-    centred = coordinates_angstrom - coordinates_angstrom.mean(1, keepdims=True)
-    squares = (centred**2).sum((1, 2))
-    blocks = -(-count // LANES)
-    filled = centred[np.minimum(np.arange(blocks * LANES), count - 1)].astype(np.float32)
-    columns = np.ascontiguousarray(filled.reshape(blocks, LANES, 3 * n).transpose(0, 2, 1)).reshape(-1)
-    result = np.zeros((count, count))
-    _fill(centred.astype(np.float32).reshape(count, -1), columns, 3 * same, squares, result)
+    """RMSD (C, C) in Å of conformers (C, n, 3) of heavy atoms, least over the automorphisms `same` (P, n)."""
+    flat, columns, squares = _prepared(coordinates_angstrom)
+    result = np.zeros((len(flat), len(flat)))
+    _fill(flat, columns, 3 * same, squares, squares, True, result)
+    return result + result.T
+
+
+def rmsd_between(one_angstrom: np.ndarray, other_angstrom: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """The same between the conformers of two sets, (C, n, 3) and (D, n, 3): (C, D)."""
+    flat, _, squares = _prepared(one_angstrom)
+    _, columns, others = _prepared(other_angstrom)
+    result = np.zeros((len(squares), len(others)))
+    _fill(flat, columns, 3 * same, squares, others, False, result)
     return result
+
+
+def _prepared(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centred conformers one by one (C, 3 n) and, flat, in columns of LANES, filled up; sums of squares (C,)."""
+    count, n, _ = coordinates.shape
+    centred = coordinates - coordinates.mean(1, keepdims=True)
+    blocks = -(-count // LANES)
+    filled = centred[np.minimum(np.arange(blocks * LANES), max(0, count - 1))].astype(np.float32)
+    columns = np.ascontiguousarray(filled.reshape(blocks, LANES, 3 * n).transpose(0, 2, 1)).reshape(-1)
+    return centred.astype(np.float32).reshape(count, -1), columns, (centred**2).sum((1, 2))
 
 
 def _largest_root(products: list[Lanes], start: Lanes) -> Lanes:
@@ -77,12 +93,14 @@ def _largest_root(products: list[Lanes], start: Lanes) -> Lanes:
     return root
 
 
-@extending.intrinsic
+@intrinsic
 def _superposed(typing, one, at, columns, block, same, p, start, products, root):
     """Sums of products of `one`, its atoms reordered, with a block of conformers, into products (9 LANES,); and λ."""
 
     def code(context, builder, signature, args):
-        data = {k: cgutils.create_struct_proxy(signature.args[k])(context, builder, args[k]) for k in (0, 2, 4, 6, 7, 8)}
+        data = {
+            k: cgutils.create_struct_proxy(signature.args[k])(context, builder, args[k]) for k in (0, 2, 4, 6, 7, 8)
+        }
         word = args[1].type
         number = lambda value: ir.Constant(word, value)  # noqa: E731
         n = builder.extract_value(data[4].shape, 1)
@@ -92,7 +110,10 @@ def _superposed(typing, one, at, columns, block, same, p, start, products, root)
         begin_same = builder.mul(args[5], n)
         with cgutils.for_range(builder, n) as inner:
             other = builder.add(begin_one, lanes.read(builder, data[4].data, builder.add(begin_same, inner.index)))
-            mine = [lanes.broadcast(builder, lanes.read(builder, data[0].data, builder.add(other, number(k)))) for k in range(3)]
+            mine = [
+                lanes.broadcast(builder, lanes.read(builder, data[0].data, builder.add(other, number(k))))
+                for k in range(3)
+            ]
             place = builder.add(begin_block, builder.mul(inner.index, number(3 * LANES)))
             theirs = [lanes.load(builder, data[2].data, builder.add(place, number(LANES * k))) for k in range(3)]
             for k in range(9):
@@ -134,16 +155,16 @@ def _exact_root(m, w, start):
 
 
 @njit(cache=True)
-def _fill(flat, columns, same, squares, result):
-    count = len(flat)
+def _fill(flat, columns, same, squares, others, above, result):
+    """RMSD of each of `flat` with each of the columns, only above the diagonal if `above`."""
+    count = len(others)
     start, root, products = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty((9, LANES), np.float32)
     best, best_products = np.empty(LANES, np.float32), np.empty((9, LANES), np.float32)
     n = same.shape[1]
-    for i in range(count):
-        for block in range(i // LANES, len(columns) // (3 * n * LANES)):
+    for i in range(len(flat)):
+        for block in range(i // LANES if above else 0, -(-count // LANES)):
             for w in range(LANES):
-                j = min(block * LANES + w, count - 1)
-                start[w] = (squares[i] + squares[j]) / 2
+                start[w] = (squares[i] + others[min(block * LANES + w, count - 1)]) / 2
                 best[w] = -np.inf
             for p in range(len(same)):
                 _superposed(flat, i, columns, block, same, p, start, products, root)
@@ -154,7 +175,6 @@ def _fill(flat, columns, same, squares, result):
                             best_products[k, w] = products[k, w]
             for w in range(LANES):
                 j = block * LANES + w
-                if i < j < count:
-                    half = (squares[i] + squares[j]) / 2
-                    value = np.sqrt(max(0.0, 2 * (half - _exact_root(best_products, w, half)) / n))
-                    result[i, j] = result[j, i] = value
+                if j < count and (j > i or not above):
+                    half = (squares[i] + others[j]) / 2
+                    result[i, j] = np.sqrt(max(0.0, 2 * (half - _exact_root(best_products, w, half)) / n))

@@ -34,6 +34,7 @@ Result = tuple[Lanes, list[Point]]
 
 
 def bond(points: list[Point], force: Lanes, length: Lanes) -> Result:
+    """The stretching of a bond."""
     apart = _minus(*points)
     d = _norm(apart)
     x = d - length
@@ -88,6 +89,7 @@ def plane(points: list[Point], force: Lanes) -> Result:
 
 
 def torsion(points: list[Point], v1: Lanes, v2: Lanes, v3: Lanes) -> Result:
+    """The turning of the bond between the second and the third of four atoms."""
     i, j, k, m = points
     r1, r2, r3 = _minus(i, j), _minus(k, j), _minus(m, k)
     n1, n2 = _cross(r1, r2), _cross(r3, r2)

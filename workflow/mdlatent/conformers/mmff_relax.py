@@ -1,8 +1,8 @@
 """Relaxation of many conformers side by side in MMFF94: L-BFGS (Liu & Nocedal 1989, doi:10.1007/BF01589116).
 
-Sixteen conformers go in step, each with a step length of its own: where the energy has not fallen, the same direction is
-tried again with a shorter one, while the others go on. Single precision: energies are off by some 1e-3 kcal/mol, which
-wells are not told apart by.
+Sixteen conformers go in step, each with a step length of its own: where the energy has not fallen, the same direction
+is tried again with a shorter one, while the others go on. Single precision: energies are off by some 1e-3 kcal/mol,
+which wells are not told apart by.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mdlatent.conformers.embedding import Deadline
 from mdlatent.conformers.mmff_terms import terms
 from mdlatent.lanes import LANES, loop, select
 
-__all__ = ["ManyRelaxed"]
+__all__ = ["SideBySide"]
 
 MEMORY = 12  # pairs of steps and changes of slope
 FURTHEST = np.float32(0.3)  # Å in one direction in one step
@@ -32,28 +32,42 @@ SHORTER, SHORTEST = np.float32(0.1), np.float32(1e-7)  # part of a step that is 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
-class ManyRelaxed:
-    """Relaxes conformers of one molecule, with RDKit's `properties` of the force field (see `mmff_terms.terms`)."""
+class SideBySide:
+    """MMFF94 or MMFF94s, by RDKit's `properties`, of many conformers of one molecule. What comes out of each depends on
+    nothing but itself. float64 of what was computed in float32."""
 
     def __init__(self, mol: Chem.Mol, properties: Any) -> None:
         self.terms = terms(mol, properties)
 
+    def energies(self, coordinates_angstrom: np.ndarray) -> np.ndarray:
+        """Energies (B,) in kcal/mol of conformers (B, n_atoms, 3)."""
+        x, energies = _blocks(coordinates_angstrom)
+        slopes = np.empty(x[0].size if len(x) else 0, np.float32)
+        for block, energy in zip(x, energies, strict=True):
+            mmff_kernels.energy(block.reshape(-1), self.terms, energy, slopes)
+        return energies.reshape(-1)[: len(coordinates_angstrom)].astype(np.float64)
+
     def relax(
         self, coordinates_angstrom: np.ndarray, max_steps: int, deadline: Deadline | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Conformers (B, n_atoms, 3) after at most so many evaluations of the energy, and their energies (B,) in
-        kcal/mol, both float64 of what was computed in float32. Each depends on nothing but itself."""
+        """Conformers (B, n_atoms, 3) after at most so many evaluations of the energy, and their energies (B,)."""
         n, n_atoms, _ = coordinates_angstrom.shape
-        blocks = -(-n // LANES)
-        filled = coordinates_angstrom[np.minimum(np.arange(blocks * LANES), max(0, n - 1))]
-        x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
-        energies = np.empty((blocks, LANES), np.float32)
+        x, energies = _blocks(coordinates_angstrom)
         for block, energy in zip(x, energies, strict=True):
             if deadline:
                 deadline.check("relaxation")
             _relax(block.reshape(-1), self.terms, max_steps, energy)
         found = x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64)
         return found, energies.reshape(-1)[:n].astype(np.float64)
+
+
+def _blocks(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates as the kernels take them, (blocks, 3 n_atoms, LANES), the last filled up; room for energies."""
+    n, n_atoms, _ = coordinates.shape
+    blocks = -(-n // LANES)
+    filled = coordinates[np.minimum(np.arange(blocks * LANES), max(0, n - 1))]
+    x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
+    return x, np.empty((blocks, LANES), np.float32)
 
 
 def _dot_formula(arrays, _):
@@ -72,7 +86,7 @@ def _scale_formula(arrays, vectors):
 
 
 def _choose_formula(arrays, vectors):
-    """p: the new direction where it is wanted, a little downhill where that is, else as it was; and its largest part."""
+    """p: the new direction where it is wanted, a little downhill where that is, else as it was; its largest part."""
     p, new, g = arrays
     wanted, plain = vectors
     p = select(wanted.true(), new, select(plain.true(), g * -float(CAUTIOUS), p))

@@ -59,10 +59,10 @@ def terms(mol: Chem.Mol, properties: Any) -> Terms:
         found["pairs"].append(((int(i), int(j)), (1 / known[2], known[3], charge)))
     widths = {"bonds": (2, 2), "angles": (3, 6), "linear": (3, 1), "planes": (4, 1),
               "torsions": (4, 3), "pairs": (2, 3)}  # fmt: skip
-    arrays = []
+    arrays: list[np.ndarray] = []
     for name, (n_atoms, n_values) in widths.items():
-        arrays.append(np.array([atoms for atoms, _ in found[name]], np.int64).reshape(-1, n_atoms))
-        arrays.append(np.array([values for _, values in found[name]], np.float32).reshape(-1, n_values))
+        arrays += [np.array([atoms for atoms, _ in found[name]], np.int64).reshape(-1, n_atoms)]
+        arrays += [np.array([values for _, values in found[name]], np.float32).reshape(-1, n_values)]
     return Terms(*arrays)
 
 
@@ -98,7 +98,7 @@ def _torsions(mol: Chem.Mol, properties: Any, bond: Chem.Bond, found: list[Any])
     j, k = (atom.GetIdx() for atom in ends)
     for i in (atom.GetIdx() for atom in ends[0].GetNeighbors()):
         for m in (atom.GetIdx() for atom in ends[1].GetNeighbors()):
-            if i == k or m == j or i == m:
+            if i in (k, m) or m == j:
                 continue
             known = properties.GetMMFFTorsionParams(mol, i, j, k, m)
             if known and any(known[1:]):

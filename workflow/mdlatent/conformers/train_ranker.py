@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import rdkit
 
 from mdlatent import __version__, files, stage
@@ -75,21 +74,16 @@ def example(molecule: "Molecule", limit_s: float) -> "Example":
 
     Raises MoleculeError if there is no pool within `limit_s` seconds.
     """
-    from mdlatent.conformers import metrics, pool, ranker
+    from mdlatent.conformers import many_rmsd, pool, ranker
     from mdlatent.conformers.embedding import Deadline
-    from mdlatent.conformers.molecules import positions, with_conformers
+    from mdlatent.conformers.molecules import heavy_indices, positions
 
     mol, references = molecule.bare, positions(molecule.mol)
-    n = 2 * len(references)
     options = replace(pool.Options(), torsions="uniform")
-    made = pool.build(mol, n, 0, options, None, Deadline(limit_s))
-    some = pool.candidates(made, n, options)
-    both = with_conformers(mol, np.concatenate([made.coordinates[some], references]))
-    rmsd = metrics.rmsd_matrix(both, pool.AUTOMORPHISMS)
-    known = ranker.features(
-        made.well_kcal[some], made.own_kcal[some], rmsd[: len(some), : len(some)], mol.GetNumHeavyAtoms()
-    )
-    return ranker.Example(known, rmsd[: len(some), len(some) :])
+    made = pool.build(mol, 2 * len(references), 0, options, None, Deadline(limit_s))
+    known = ranker.features(made.well_kcal, made.own_kcal, made.rmsd_angstrom, mol.GetNumHeavyAtoms())
+    heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, pool.AUTOMORPHISMS)
+    return ranker.Example(known, many_rmsd.rmsd_between(made.coordinates[:, heavy], references[:, heavy], same))
 
 
 if __name__ == "__main__":
