@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +5,12 @@ import pandas as pd
 import pytest
 from rdkit import Chem, RDConfig
 
-from mdlatent.conformers import benchmark, metrics, molecules, pool, quality, selection, torsion_statistics
+from mdlatent.conformers import benchmark, drawing, metrics, molecules, quality, selection, torsion_statistics
 from mdlatent.conformers import generate as cli
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.generators import GENERATORS, generate
 from mdlatent.conformers.molecules import MoleculeError, from_smiles, positions, with_conformers
-from mdlatent.conformers.rotors import torsion_angles
+from mdlatent.conformers.rotors import find_rotors, torsion_angles
 from mdlatent.errors import ConfigError, DataError
 
 EGFR = Path(RDConfig.RDContribDir) / "PBF" / "testData" / "egfr.sdf"
@@ -119,10 +118,9 @@ def test_k_means_takes_one_of_each_cluster() -> None:
 
 def test_drawn_torsions_are_all_tried(statistics: torsion_statistics.TorsionStatistics) -> None:
     mol = from_smiles("CCCCCO").mol
-    options = replace(pool.Options(), overdraw=2)
     starts = embed(mol, 2, 0, Deadline(60))
-    rotors = pool.find_rotors(mol)
-    drawn = pool.draw(starts, rotors, 50, 1, statistics, pool.Overlap(mol), options, np.random.default_rng(0))
+    rotors = find_rotors(mol)
+    drawn = drawing.draw(starts, rotors, 50, 1, statistics, drawing.Overlap(mol), 2, np.random.default_rng(0))
     assert drawn.shape == (50, *starts.shape[1:])
     moved = np.array([
         [abs(np.sin((torsion_angles(x, r.torsions) - torsion_angles(starts[i % 2], r.torsions))[0] / 2)) > 1e-6

@@ -88,7 +88,7 @@ def conformer_code():
     other |= {"train_ranker", "train_autoencoder", "fit_autoencoder", "latent_map", "map_figure", "curve_figure"}
     folder = PACKAGE / "mdlatent" / "conformers"
     files = [path for path in folder.iterdir() if path.suffix in (".py", ".npz", ".pt") and path.stem not in other]
-    return sorted(f"conformers/{path.name}" for path in files)
+    return ["lanes.py", *sorted(f"conformers/{path.name}" for path in files)]
 
 
 @functools.cache
