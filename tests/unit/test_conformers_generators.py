@@ -120,14 +120,14 @@ def test_drawn_torsions_are_all_tried(statistics: torsion_statistics.TorsionStat
     mol = from_smiles("CCCCCO").mol
     starts = embed(mol, 2, 0, Deadline(60))
     rotors = find_rotors(mol)
-    drawn = drawing.draw(starts, rotors, 50, 1, statistics, drawing.Overlap(mol), 2, np.random.default_rng(0))
+    drawn = drawing.draw(starts, rotors, 50, statistics, np.random.default_rng(0))
     assert drawn.shape == (50, *starts.shape[1:])
     moved = np.array([
         [abs(np.sin((torsion_angles(x, r.torsions) - torsion_angles(starts[i % 2], r.torsions))[0] / 2)) > 1e-6
          for r in rotors]
         for i, x in enumerate(drawn)
     ])  # fmt: skip
-    assert (moved.sum(1) <= 1).all() and moved.any(0).all()
+    assert moved.mean() > 0.99
 
 
 def test_benchmark_measures_all_alike(

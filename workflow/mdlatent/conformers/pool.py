@@ -1,8 +1,7 @@
 """Our generator: torsions drawn from learned distributions on ETKDG's local geometry, relaxed, and chosen from.
 
 1. A few ETKDGv3 conformers give rings and local geometry.
-2. Their rotors are turned by angles drawn from the learned distributions; of several draws the one with the least
-   overlap of atoms is kept.
+2. Their rotors are turned by angles drawn from the learned distributions.
 3. All are relaxed by MMFF94s, many side by side (mmff_relax.py), in stages; what is far above the lowest is dropped on
    the way. Those that end within a fraction of an Å of each other are one well.
 4. Of each well, deepest first, the lowest structure can be chosen, and some of its members as they were after the
@@ -24,7 +23,7 @@ import numpy as np
 from rdkit import Chem
 
 from mdlatent.conformers import many_rmsd, selection
-from mdlatent.conformers.drawing import Overlap, draw
+from mdlatent.conformers.drawing import draw
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.mmff_relax import SideBySide
 from mdlatent.conformers.molecules import heavy_indices
@@ -45,10 +44,9 @@ class Options:
     """The values were chosen on validation molecules. `effort` says what draws and seeds are measured in."""
 
     torsions: str = "learned"
-    seeds: float = 0.75  # ETKDG conformers that draws start from
+    seeds: float = 1.5  # ETKDG conformers that draws start from
     draws: float = 40.0
     most_draws: int = 2000
-    overdraw: int = 2  # turned structures for each draw, of which the least overlapping is kept
     stages: tuple[int, ...] = (40, 60, 200)  # evaluations of the energy
     far_kcal: float = 20.0  # dropped after any stage but the first if this far above the lowest
     same_angstrom: float = 0.25  # members of a well: so near to its deepest, …
@@ -58,7 +56,7 @@ class Options:
     strain_kcal: float = 6.0  # and earlier structures this far
     mirror: bool = True
     most: int = 440  # to choose from
-    precision_weight: float = 1.5  # with the ranker
+    precision_weight: float = 1.0  # with the ranker
     temperature_kcal: float = 1.0  # without it
     precision_weight_unranked: float = 0.3
     duplicate_angstrom: float = 0.125  # the chosen are so far apart, as long as there are enough
@@ -123,8 +121,7 @@ def _starts(
     first = embed(mol, min(wanted, max(2, round(options.seeds * unit))), seed, deadline)
     rng = np.random.default_rng([seed, 1])
     some = statistics if options.torsions == "learned" else None
-    drawn = draw(first, rotors, wanted - len(first), len(rotors), some, Overlap(mol), options.overdraw, rng)
-    return np.concatenate([first, drawn])
+    return np.concatenate([first, draw(first, rotors, wanted - len(first), some, rng)])
 
 
 def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadline: Deadline) -> np.ndarray:
@@ -144,11 +141,10 @@ def wells(kcal: np.ndarray, apart_angstrom: np.ndarray, options: Options) -> np.
     """The deepest member of the well of each structure: (B,) indices, from energies (B,) and RMSD (B, B)."""
     result, deepest = np.empty(len(kcal), np.int64), np.empty(0, np.int64)
     for index in np.argsort(kcal, kind="stable"):
-        near = apart_angstrom[index, deepest]
-        place = int(near.argmin()) if len(near) else -1
-        found = place >= 0 and near[place] < options.same_angstrom
-        if found and kcal[index] < kcal[deepest[place]] + options.same_kcal:
-            result[index] = deepest[place]
+        like = deepest[kcal[deepest] > kcal[index] - options.same_kcal]
+        near = apart_angstrom[index, like]
+        if len(near) and near.min() < options.same_angstrom:
+            result[index] = like[near.argmin()]
         else:
             result[index] = index
             deepest = np.append(deepest, index)
