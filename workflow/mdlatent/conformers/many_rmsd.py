@@ -24,7 +24,8 @@ __all__ = ["automorphisms", "rmsd_between", "rmsd_matrix"]
 
 intrinsic: Any = extending.intrinsic
 
-NEWTON = 12  # steps in single precision
+NEWTON = 8  # steps in single precision, from the upper bound down
+ABOVE = 1.00001  # times what they end at is above the root for sure: where double precision starts
 CONJUGATED = Chem.MolFromSmarts("[O,N;D1;$([O,N;D1]-[*]=[O,N;D1]),$([O,N;D1]=[*]-[O,N;D1])]~[*]")
 
 
@@ -94,8 +95,9 @@ def _largest_root(products: list[Lanes], start: Lanes) -> Lanes:
 
 
 @intrinsic
-def _superposed(typing, one, at, columns, block, same, p, start, products, root):
-    """Sums of products of `one`, its atoms reordered, with a block of conformers, into products (9 LANES,); and λ."""
+def _try(typing, one, at, columns, block, same, p, start, products, root):
+    """Superpose `one`, its atoms reordered, on a block of conformers: where λ exceeds `root` (LANES,), that becomes λ,
+    and products (9, LANES) the sums of products."""
 
     def code(context, builder, signature, args):
         data = {
@@ -120,10 +122,13 @@ def _superposed(typing, one, at, columns, block, same, p, start, products, root)
                 so_far = Lanes(builder, builder.load(sums[k]))
                 builder.store((so_far + mine[k // 3] * theirs[k % 3]).value, sums[k])
         found = [Lanes(builder, builder.load(one)) for one in sums]
-        for k, one in enumerate(found):
-            lanes.store(builder, one, data[7].data, number(LANES * k))
-        largest = _largest_root(found, lanes.load(builder, data[6].data, number(0)))
-        lanes.store(builder, largest, data[8].data, number(0))
+        new = _largest_root(found, lanes.load(builder, data[6].data, number(0)))
+        before = lanes.load(builder, data[8].data, number(0))
+        better = before.below(new)
+        lanes.store(builder, lanes.select(better, new, before), data[8].data, number(0))
+        for k, sums_of_products in enumerate(found):
+            kept = lanes.load(builder, data[7].data, number(LANES * k))
+            lanes.store(builder, lanes.select(better, sums_of_products, kept), data[7].data, number(LANES * k))
         return context.get_dummy_value()
 
     return types.void(one, at, columns, block, same, p, start, products, root), code
@@ -159,22 +164,17 @@ def _fill(flat, columns, same, squares, others, above, result):
     """RMSD of each of `flat` with each of the columns, only above the diagonal if `above`."""
     count = len(others)
     start, root, products = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty((9, LANES), np.float32)
-    best, best_products = np.empty(LANES, np.float32), np.empty((9, LANES), np.float32)
     n = same.shape[1]
     for i in range(len(flat)):
         for block in range(i // LANES if above else 0, -(-count // LANES)):
             for w in range(LANES):
                 start[w] = (squares[i] + others[min(block * LANES + w, count - 1)]) / 2
-                best[w] = -np.inf
+                root[w] = -np.inf
             for p in range(len(same)):
-                _superposed(flat, i, columns, block, same, p, start, products, root)
-                for w in range(LANES):
-                    if root[w] > best[w]:
-                        best[w] = root[w]
-                        for k in range(9):
-                            best_products[k, w] = products[k, w]
+                _try(flat, i, columns, block, same, p, start, products, root)
             for w in range(LANES):
                 j = block * LANES + w
                 if j < count and (j > i or not above):
                     half = (squares[i] + others[j]) / 2
-                    result[i, j] = np.sqrt(max(0.0, 2 * (half - _exact_root(best_products, w, half)) / n))
+                    above_it = min(half, ABOVE * root[w])
+                    result[i, j] = np.sqrt(max(0.0, 2 * (half - _exact_root(products, w, above_it)) / n))
