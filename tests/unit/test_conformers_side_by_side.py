@@ -5,10 +5,10 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
-from mdlatent.conformers import many_rmsd, metrics, mmff_kernels, pool
+from mdlatent.conformers import many_rmsd, metrics, mmff_kernels, pool, stereo_signs
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.mmff_relax import SideBySide
-from mdlatent.conformers.molecules import from_smiles, heavy_indices, with_conformers
+from mdlatent.conformers.molecules import MoleculeError, from_smiles, heavy_indices, with_conformers
 from mdlatent.lanes import LANES
 
 SMILES = [
@@ -97,6 +97,28 @@ def test_rmsd_is_that_of_rdkit(smiles: str) -> None:
     found = many_rmsd.rmsd_matrix(x[:, heavy], same)
     np.testing.assert_allclose(found, expected, atol=3e-3)
     np.testing.assert_allclose(many_rmsd.rmsd_between(x[:4, heavy], x[:, heavy], same), expected[:4], atol=3e-3)
+
+
+def test_signs_tell_stereoisomers_apart() -> None:
+    isomers = [f"C[C@{at}H](O)/C=C{side}F" for at in ("", "@") for side in ("/", "\\")]
+    found = []
+    for smiles in isomers:
+        mol, x = conformers(smiles, 3, 0.02)
+        its = stereo_signs.signs(mol, x)
+        assert (its == its[0]).all() and its.shape == (3, 2)
+        assert (stereo_signs.signs(mol, x * [-1, 1, 1]) == its * [-1, 1]).all()
+        found.append(tuple(its[0]))
+    assert len(set(found)) == 4
+    assert stereo_signs.signs(*conformers("CCCO", 2)).shape == (2, 0)
+
+
+def test_what_has_lost_its_stereo_is_not_in_the_pool() -> None:
+    mol, x = conformers(SMILES[3], 40, 0.02)
+    x[10:] *= [-1, 1, 1]
+    made = pool._relaxed(mol, x, 5, pool.Options(stages=(5, 5)), Deadline(60))
+    assert made.shape[:2] == (2, 10)
+    with pytest.raises(MoleculeError, match="keeps the stereo of 10 of 40 structures, expected 11"):
+        pool._relaxed(mol, x, 11, pool.Options(stages=(5, 5)), Deadline(60))
 
 
 def test_members_of_a_well_are_near_its_deepest_and_no_higher() -> None:

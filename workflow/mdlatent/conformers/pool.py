@@ -3,7 +3,7 @@
 1. A few ETKDGv3 conformers give rings and local geometry.
 2. Their rotors are turned by angles drawn from the learned distributions.
 3. All are relaxed by MMFF94s, many side by side (mmff_relax.py), in stages; what is far above the lowest is dropped on
-   the way. Those that end within a fraction of an Å of each other are one well.
+   the way, and what has lost its stereo. Those that end within a fraction of an Å of each other are one well.
 4. Of each well, deepest first, the lowest structure can be chosen, and some of its members as they were after the
    earlier stages: an almost relaxed one is another structure of the same well, a kcal/mol up.
 5. Of a molecule without stereocentres the mirror image of each joins them, at the same energy and no cost.
@@ -26,9 +26,10 @@ from mdlatent.conformers import many_rmsd, selection
 from mdlatent.conformers.drawing import draw
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.mmff_relax import SideBySide
-from mdlatent.conformers.molecules import heavy_indices
+from mdlatent.conformers.molecules import MoleculeError, heavy_indices
 from mdlatent.conformers.ranker import Ranker, features
 from mdlatent.conformers.rotors import find_rotors
+from mdlatent.conformers.stereo_signs import signs
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
 
 __all__ = ["Options", "Pool", "build", "choose", "has_mirror", "n_draws", "wells"]
@@ -125,7 +126,10 @@ def _starts(
 
 
 def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadline: Deadline) -> np.ndarray:
-    """Structures after each stage, (stages, B, n_atoms, 3), of those that are not dropped, at least n."""
+    """Structures after each stage, (stages, B, n_atoms, 3), of those that are not dropped, at least n.
+
+    The first of `starts` tells the stereo.
+    """
     field = SideBySide(mol, ForceField(mol).properties)
     now, structures = starts, []
     for number, steps in enumerate(options.stages):
@@ -134,7 +138,10 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
         if number:
             near = kcal <= max(kcal.min() + options.far_kcal, np.sort(kcal)[min(n, len(kcal)) - 1])
             now, structures = now[near], [some[near] for some in structures]
-    return np.array(structures)
+    kept = (signs(mol, now) == signs(mol, starts[:1])).all(1)  # where atoms were on top of each other, hands can change
+    if kept.sum() < n:
+        raise MoleculeError(f"relaxation keeps the stereo of {kept.sum()} of {len(now)} structures, expected {n}")
+    return np.array(structures)[:, kept]
 
 
 def wells(kcal: np.ndarray, apart_angstrom: np.ndarray, options: Options) -> np.ndarray:
