@@ -241,14 +241,14 @@ def report(
         notes.append(weights.split(":")[0])
         if lag_frames:
             scores.append(kinetics(latent(model, store, rows["test"]), store, rows["test"], lag_frames))
-    text = f"  d={dim:2}: {_spread(errors)} Å, PCA {linear_error(store, rows, dim):.3f} Å, train {_spread(fits)} Å"
+    text = f"  d={dim:2}: {_spread(errors)} Å, PCA {linear_error(store, rows, dim):.4f} Å, train {_spread(fits)} Å"
     if lag_frames:
-        text += f"; VAMP-2 {_spread(scores)}, TICA {tica(store, rows, dim, lag_frames):.3f}"
+        text += f"; VAMP-2 {_spread(scores)}, TICA {tica(store, rows, dim, lag_frames):.4f}"
     print(f"{text}; {statistics.median(seconds):.1f} CPU s, weights of {'; '.join(notes)}", flush=True)
 
 
 def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} ({' '.join(f'{value:.3f}' for value in values)})"
+    return f"{statistics.median(values):.4f} ({' '.join(f'{value:.4f}' for value in values)})"
 
 
 if __name__ == "__main__":
