@@ -14,7 +14,20 @@ from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 
-__all__ = ["LANES", "Lanes", "broadcast", "load", "loop", "read", "select", "store"]
+__all__ = [
+    "INDEX",
+    "LANES",
+    "VECTOR",
+    "Lanes",
+    "broadcast",
+    "constant",
+    "load",
+    "loop",
+    "pointer",
+    "read",
+    "select",
+    "store",
+]
 
 LANES = 16
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -84,9 +97,9 @@ def select(condition: Any, yes: Lanes, no: Lanes) -> Lanes:
     return Lanes(yes.builder, yes.builder.select(condition, yes.value, no.value))
 
 
-def broadcast(builder: Any, number: Any) -> Lanes:
-    """A vector of one float32."""
-    empty = ir.Constant(VECTOR, ir.Undefined)
+def broadcast(builder: Any, number: Any, vector: Any = VECTOR) -> Lanes:
+    """A vector of one number, float32 unless `vector` is of another kind."""
+    empty = ir.Constant(vector, ir.Undefined)
     one = builder.insert_element(empty, number, ir.Constant(INDEX, 0))
     zeros = ir.Constant(ir.VectorType(INDEX, LANES), [0] * LANES)
     return Lanes(builder, builder.shuffle_vector(one, empty, zeros))

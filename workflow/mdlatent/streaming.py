@@ -13,11 +13,10 @@ from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 
-intrinsic: Any = extending.intrinsic  # its types do not say that the first argument is numba's own
+from mdlatent import lanes
+from mdlatent.lanes import INDEX, LANES, Lanes  # LANES float32 are a line of the cache
 
-LANES = 16  # float32 in 64 bytes: a line of the cache; LLVM splits it where the processor has shorter vectors
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INDEX = ir.IntType(32)
+intrinsic: Any = extending.intrinsic  # its types do not say that the first argument is numba's own
 
 
 def to_line(values: np.ndarray) -> int:
@@ -38,35 +37,19 @@ def room(n: int, lead: int) -> np.ndarray:
 def _pointer(context, builder, signature, args, array, index):
     """Pointer to the vector that begins at args[array][index]."""
     data = cgutils.create_struct_proxy(signature.args[array])(context, builder, args[array]).data
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
-
-
-def _all(builder, value, vector=_VECTOR):
-    """A vector of one value."""
-    empty = ir.Constant(vector, ir.Undefined)
-    one = builder.insert_element(empty, value, ir.Constant(_INDEX, 0))
-    return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))
-
-
-def _call(builder, name, value):
-    """The vector form of an intrinsic function of LLVM."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), [value])
+    return lanes.pointer(builder, data, index)
 
 
 def _columns(context, builder, signature, args, index):
     """Vectors of x, y and z that begin at args[index]."""
-    found = []
-    for axis in range(3):
-        found.append(builder.load(_pointer(context, builder, signature, args, axis, args[index])))
-        found[-1].align = 4
-    return found
+    data = [cgutils.create_struct_proxy(signature.args[axis])(context, builder, args[axis]).data for axis in range(3)]
+    return [lanes.load(builder, one, args[index]).value for one in data]
 
 
 def _atom(context, builder, signature, args, at):
     """x, y and z of one atom, each as a vector of one value."""
     data = [cgutils.create_struct_proxy(signature.args[axis])(context, builder, args[axis]).data for axis in range(3)]
-    return [_all(builder, builder.load(builder.gep(one, [at]))) for one in data]
+    return [lanes.broadcast(builder, builder.load(builder.gep(one, [at]))).value for one in data]
 
 
 def _distances(builder, others, atoms, edges):
@@ -75,12 +58,12 @@ def _distances(builder, others, atoms, edges):
     for axis in range(3):
         apart = builder.fsub(others[axis], atoms[axis])
         if edges:
-            apart = _call(builder, "fabs", apart)
-            image = builder.fsub(_all(builder, edges[axis]), apart)
+            apart = Lanes(builder, apart).call("fabs").value
+            image = builder.fsub(lanes.broadcast(builder, edges[axis]).value, apart)
             apart = builder.select(builder.fcmp_ordered("<", image, apart), image, apart)
         square = builder.fmul(apart, apart, flags=flags)
         total = square if total is None else builder.fadd(total, square, flags=flags)
-    return _call(builder, "sqrt", total)
+    return Lanes(builder, total).call("sqrt").value
 
 
 def _transposed(builder, rows):
@@ -92,7 +75,7 @@ def _transposed(builder, rows):
         for a, b in pairs:
             both = rows[a], rows[b]
             for place, mask in zip((a, b), masks, strict=True):
-                result[place] = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(_INDEX, LANES), mask))
+                result[place] = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(INDEX, LANES), mask))
         return result
 
     def within_groups(mask):
@@ -116,7 +99,7 @@ def _store(builder, vector, pointer):
     """Write a line past the caches."""
     store = builder.store(vector, pointer)
     store.align = 4 * LANES
-    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INDEX, 1)]))
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INDEX, 1)]))
 
 
 @intrinsic
@@ -124,7 +107,9 @@ def fill_line(typing, out, at, value):
     """out[at : at + LANES] = value, for out[at] that begins a line of the cache: what memory can take at most."""
 
     def code(context, builder, signature, args):
-        _store(builder, _all(builder, args[2]), _pointer(context, builder, signature, args, 0, args[1]))
+        _store(
+            builder, lanes.broadcast(builder, args[2]).value, _pointer(context, builder, signature, args, 0, args[1])
+        )
         return context.get_dummy_value()
 
     return types.void(out, at, types.float32), code
@@ -139,9 +124,9 @@ def line(typing, x, y, z, out, k, i, after, split, at, edges):
     """
 
     def code(context, builder, signature, args):
-        lanes = ir.VectorType(_INDEX, LANES)
-        split = _all(builder, builder.trunc(args[7], _INDEX), lanes)
-        first = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), split)
+        numbers = ir.VectorType(INDEX, LANES)
+        split = lanes.broadcast(builder, builder.trunc(args[7], INDEX), numbers).value
+        first = builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), split)
         one, after = (_atom(context, builder, signature, args, args[at]) for at in (5, 6))
         atoms = [builder.select(first, *both) for both in zip(one, after, strict=True)]
         others = _columns(context, builder, signature, args, 4)
