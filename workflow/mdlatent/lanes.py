@@ -89,6 +89,7 @@ class Lanes:
 
 
 def constant(number: float) -> Any:
+    """A vector of a number that is known when the code is built."""
     return ir.Constant(VECTOR, [float(np.float32(number))] * LANES)
 
 
@@ -106,6 +107,7 @@ def broadcast(builder: Any, number: Any, vector: Any = VECTOR) -> Lanes:
 
 
 def pointer(builder: Any, data: Any, index: Any) -> Any:
+    """Of the vector that begins at data[index]."""
     return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
 
 
