@@ -1,6 +1,5 @@
 """Exported encoders: in a bare Python with torch alone they give the model's latent, for every family."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from frame_store import chain, write_store
-from mdlatent import export, models
+from mdlatent import export, models, recording
 from mdlatent.errors import ConfigError, DataError
 from mdlatent.frames import FrameStore
 from support import ROOT
@@ -180,7 +179,7 @@ def test_the_decoder_is_left_out(study, tmp_path):
     model, _ = models.load(study / "conv2d.model.pt")
     assert names == {f"model.encoder.{name}" for name, _ in model.encoder.named_parameters()}
     names = {name for name, _ in run(study, tmp_path / "t.pt", family="tica").named_buffers()}
-    assert names == {"model.landmarks", "model.mean_nm", "model.components"}
+    assert names == {"model.landmarks", "model.mean_nm", "model.components", "constant0"}  # pairs of the landmarks
 
 
 def test_an_encoder_that_cannot_be_recorded_is_refused(study):
@@ -197,9 +196,9 @@ def test_an_encoder_that_cannot_be_recorded_is_refused(study):
 
 
 def test_an_encoder_without_gradient_is_refused(study, monkeypatch):
-    """Torch's own fault, which `_chunks_as_slices` goes round; should it be mended one day, this test may go."""
-    model, _ = models.load(study / "conv2d.model.pt")
-    monkeypatch.setattr(export, "_chunks_as_slices", contextlib.nullcontext)
+    """Torch's own fault, which `recording._slices` goes round; should it be mended one day, this test may go."""
+    model, _ = models.load(study / "coordinate.model.pt")
+    monkeypatch.setattr(recording, "_slices", torch.chunk)
     with pytest.raises(DataError, match="gives no gradient"):
         export.trace(model, chain(200, N_ATOMS)[::20])
 
@@ -219,3 +218,16 @@ def test_mistakes_are_explained(study, tmp_path):
     with pytest.raises(DataError, match="the frame store holds 9"):
         run(study, tmp_path / "e.pt", f"--frames={index}")
     assert not (tmp_path / "e.pt").exists()
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_nothing_ties_it_to_the_device_it_was_recorded_on(study, tmp_path, family):
+    """No tensor among the code's constants, which would stay where it is, and no device named by the code."""
+    graph = run(study, tmp_path / "encoder.pt", family=family).inlined_graph
+    constants = list(graph.findAllNodes("prim::Constant"))
+    assert len(constants) > 5
+    for node in constants:
+        kind = node.output().type().kind()
+        assert kind != "TensorType" or node.t("value").dim() == 0, node
+        users = {use.user.kind() for use in node.output().uses()}
+        assert kind != "DeviceObjType" or not users, node

@@ -307,6 +307,21 @@ def test_pca_is_fitted_in_one_step(index, tmp_path):
 # Interruptions
 
 
+@pytest.mark.parametrize("family", ["conv2d", "resnet1d", "coordinate"])
+def test_precision_is_that_of_the_steps_of_matrix_families(index, tmp_path, family):
+    """About the same is learned; `coordinate`, whose superpositions need all digits, does not heed it."""
+    found = {}
+    for precision in ("float32", "bf16"):
+        options = {"models": [{"family": family, "latent_dim": 2}], "split": {"gap_frames": 2}}
+        options["train"] = {"epochs": 4, "batch_size": 16, "device": "cpu", "precision": precision}
+        folder = tmp_path / precision
+        words = ["--frames", str(index), "--model", family, "--options", json.dumps(options)]
+        train.main([*words, "--output-dir", str(folder / "out"), "--checkpoints", str(folder / "checkpoints")])
+        found[precision] = float(history(folder)[-1]["validation_reconstruction"])
+    assert same(tmp_path / "float32", tmp_path / "bf16") == (family == "coordinate")
+    assert found["bf16"] == pytest.approx(found["float32"], rel=0.2)
+
+
 class StopAfter:
     """False a number of times, then true."""
 

@@ -23,6 +23,9 @@ def choose_device(wanted: str, threads: int) -> str:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
     torch.backends.cudnn.benchmark = False
+    # By default cuDNN rounds what it convolves to 10 bits.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device: got `cuda`, but torch sees no GPU here; choose `auto` or `cpu`")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

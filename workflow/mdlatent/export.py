@@ -158,6 +158,8 @@ def trace(
     import numpy as np
     import torch
 
+    from mdlatent import recording
+
     module = wrapper(model, convention, dtype, indices, component)
     if convention == "openmm":
         # A system has at least the particles that the indices name; the others are put out of the way.
@@ -169,7 +171,7 @@ def trace(
         inputs = torch.tensor(frames, dtype=torch.float32)
         examples, example = [*inputs, inputs.flatten(1)[:1], inputs[0].flatten(), inputs, inputs.flatten(1)], inputs[:1]
     module(example)  # what is kept from a first call must not be recorded
-    with _without_warnings(), _chunks_as_slices():
+    with _without_warnings(), recording.substitutes(recording.hold_constants(module, example)):
         traced = torch.jit.trace(module, example, check_trace=False)
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
@@ -202,30 +204,6 @@ def _gradient(module: "torch.nn.Module", coordinates: "torch.Tensor") -> "torch.
 
     x = coordinates.clone().requires_grad_(True)
     return torch.autograd.grad(module(x).sum(), x)[0]
-
-
-@contextlib.contextmanager
-def _chunks_as_slices() -> Iterator[None]:
-    """Record `chunk` as slices.
-
-    Where not all chunks are used (mean and log-variance), the gradient that TorchScript derives by itself, from the
-    second run on, fails: "mat1 and mat2 shapes cannot be multiplied" (torch 2.12 and 2.13).
-    """
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    def slices(tensor: "torch.Tensor", chunks: int, dim: int = 0) -> "tuple[torch.Tensor, ...]":
-        n = tensor.shape[dim]
-        size = -(-n // chunks)
-        return tuple(tensor.narrow(dim, k, min(size, n - k)) for k in range(0, n, size))
-
-    class Slices(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            replaced = slices if function in (torch.chunk, torch.Tensor.chunk) else function
-            return replaced(*args, **(kwargs or {}))
-
-    with Slices():
-        yield
 
 
 def write(path: Path, traced: "torch.jit.ScriptModule", about: dict[str, Any]) -> None:

@@ -172,7 +172,9 @@ def run(
     from mdlatent.refit import is_wanted, refit
 
     def build() -> "LatentModel":
-        return models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
+        model = models.build(entry["family"], store.n_atoms, entry["latent_dim"], entry["options"])
+        model.precision = settings["precision"]
+        return model
 
     group = group or Group()
     share: dict[str, Any] = {"device": device, "rank": group.rank, "size": group.size}

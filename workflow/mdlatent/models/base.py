@@ -33,6 +33,7 @@ class LatentModel(nn.Module):
     fitted: ClassVar[str]
     starts_fitted: ClassVar[bool] = False  # whether it is a usable model once prepared: kept if training is no better
     compiled: bool = False  # whether `embed` may load compiled kernels: faster for many frames, but 0.1 GB
+    precision: str = "float32"  # of products in training steps, or bf16, where the family can do with so few digits
     lag_frames: int = 0  # above 0, `loss` is given frames with those so many frames later
 
     def __init__(self, n_atoms: int, latent_dim: int) -> None:

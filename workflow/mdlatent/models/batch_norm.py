@@ -65,12 +65,14 @@ def settle(norms: Iterable[BatchNorm], add_up: Callable[[Tensor], Tensor]) -> No
     norms = list(norms)
     nothing = [norm.running_mean.new_zeros(1 + 2 * len(norm.running_mean)) for norm in norms]
     sums = [zeros if norm.pending is None else norm.pending for norm, zeros in zip(norms, nothing, strict=True)]
-    for norm, total in zip(norms, add_up(torch.cat(sums)).split([len(one) for one in sums]), strict=True):
+    totals = add_up(torch.cat(sums)).split([len(one) for one in sums])
+    counts = torch.stack([total[0] for total in totals] + [norm.n_steps.double() for norm in norms]).tolist()
+    for norm, total, n_frames, n_steps in zip(norms, totals, counts, counts[len(norms) :], strict=False):
         norm.pending = None
-        if total[0] == 0:
+        if n_frames == 0:
             continue
-        mean, square = (total[1:] / total[0]).chunk(2)
+        mean, square = (total[1:] / n_frames).chunk(2)
         norm.n_steps += 1
-        weight = (1 / norm.n_steps.double()).clamp(min=MOMENTUM)
+        weight = max(1 / (n_steps + 1), MOMENTUM)
         norm.running_mean.lerp_(mean, weight)
         norm.running_square.lerp_(square, weight)

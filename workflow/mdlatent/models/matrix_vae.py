@@ -8,6 +8,7 @@ neither on the batch size nor on n.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,10 +89,20 @@ class MatrixVAE(LatentModel):
         return distances.full_torch(coordinates) / self.scale_nm
 
     def _encode_matrices(self, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.encoder(self._to_input(matrices)).chunk(2, dim=1)
+        with self._rounding():
+            output = self.encoder(self._to_input(matrices))
+        mean, log_variance = output.float().chunk(2, dim=1)
         return mean, log_variance
 
     def _decode_matrices(self, z: Tensor) -> Tensor:
         """Symmetric scaled matrices (B, n, n); the diagonal means nothing."""
-        image = self._to_matrices(self.decoder(z))
+        with self._rounding():
+            output = self.decoder(z)
+        image = self._to_matrices(output).float()
         return 0.5 * (image + image.transpose(1, 2))
+
+    def _rounding(self) -> contextlib.AbstractContextManager[None]:
+        """Around the networks in training steps: `precision` (Micikevicius et al. 2018, arXiv 1710.03740)."""
+        if self.training and self.precision == "bf16":
+            return torch.autocast(self.scale_nm.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
