@@ -3,12 +3,11 @@
     python benchmarks/gpu.py [--sizes 20 154 400 1068 1200] [--output results/bench/gpu.json]
 
 Steps on random walks at each family's default batch size (and a large one for `coordinate`), all that a step does but
-reading frames, timed with the GPU's work waited for. `float32` rounds as a CPU does, `tf32` rounds what goes into
-products to 10 bits, `bf16` is torch's autocast. Writes a JSON file and prints a table. Needs a GPU.
+reading frames, timed with the GPU's work waited for. "as they come" is without replay.py, "plain" ordinary PyTorch.
+Writes a JSON file and prints it. Needs a GPU.
 """
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -21,29 +20,23 @@ from training import PLAIN, PREPARED_ON, settings
 
 COUNTED_S = 2.0  # of steps, at least
 SIZES = (20, 154, 400, 1068, 1200)
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "bf16")
 LARGE_BATCH = 1024
 
 
-def choose_precision(name: str) -> contextlib.AbstractContextManager[None]:
-    """Set how products are rounded from now on; around a forward pass, what is returned."""
-    rounding = "ieee" if name == "float32" else "tf32"
-    torch.backends.cudnn.conv.fp32_precision = rounding
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    return torch.autocast("cuda", torch.bfloat16) if name == "bf16" else contextlib.nullcontext()
-
-
-def measure(system: str, n_atoms: int, device: str, precision: str = "float32", batch: int = 0) -> dict[str, Any]:
+def measure(
+    system: str, n_atoms: int, device: str, precision: str = "float32", batch: int = 0, replayed: bool = True
+) -> dict[str, Any]:
     """Train for some seconds: frames per second, memory, the share of the distances."""
     import numpy as np
 
-    from mdlatent import distances, models, synthetic, training
+    from mdlatent import distances, models, replay, synthetic, training
     from mdlatent.averaging import Average
     from mdlatent.device import choose_device
     from mdlatent.frames import FrameStore
+    from mdlatent.parallel import Group
 
     choose_device(device, 1)
-    lower = choose_precision(precision)
     dim = 3 if n_atoms < 1000 else 50
     options = settings(system, n_atoms, dim)
     batch = batch or options["batch_size"]
@@ -52,33 +45,40 @@ def measure(system: str, n_atoms: int, device: str, precision: str = "float32", 
         model = PlainConv2dVAE(n_atoms, dim) if system == PLAIN else models.build(system, n_atoms, dim)
         model.prepare(store, np.arange(PREPARED_ON))
         coordinates = torch.from_numpy(store.read(0, batch)).to(device)
+    model.precision = precision
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4, fused=True)
+    groups, rate = (
+        model.parameter_groups(),
+        torch.tensor(1e-4) if device == "cpu" else torch.tensor(1e-4, device=device),
+    )
+    optimizer = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=device == "cuda")
     average = Average(model, options["ema_decay"]) if options["ema_decay"] else None
     draw = torch.from_numpy(np.random.default_rng(1).standard_normal((batch, model.n_noise), np.float32)).to(device)
 
-    def loss(*arguments: Any) -> dict[str, torch.Tensor]:
-        with lower:
-            return model.loss(*arguments)
+    def work(batch: torch.Tensor, beta: float | torch.Tensor, draw: torch.Tensor, length: int) -> torch.Tensor:
+        return training._step(model, optimizer, batch, beta, draw)
+
+    replayed = replayed and system != PLAIN and replay.fits(model, batch, device, Group())
+    step_of = replay.Replayed(work, batch) if replayed else work
 
     def step(number: int) -> None:
-        added = training._step(model, optimizer, coordinates, options["beta"], draw, loss)
+        added = step_of(coordinates, options["beta"], draw, batch)
         if average:
             average.update(number)
         float(added[:5].sum())  # as training does, to see a loss that is no number
 
-    for number in range(3):
+    for number in range(5):
         step(number)
-    if device == "cuda":
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     step_s = timed(step, device)
     distance_s = timed(lambda _: distances.full_torch(coordinates), device, 0.3) if system != "coordinate" else 0.0
     row = {
         "n_atoms": n_atoms, "latent_dim": dim, "system": system, "device": device, "precision": precision,
         "batch": batch, "frames_per_second": batch / step_s, "step_ms": 1e3 * step_s,
-        "distances_share": distance_s / step_s, "parameters": model.n_parameters,
+        "distances_share": distance_s / step_s, "replayed": replayed, "parameters": model.n_parameters,
     }  # fmt: skip
-    if device == "cuda":
+    if on_gpu:
         row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return row
 
@@ -100,13 +100,14 @@ def jobs(sizes: list[int]) -> list[tuple[Any, ...]]:
     """What is measured, in order."""
     found: list[tuple[Any, ...]] = []
     for n_atoms in sizes:
-        found += [("coordinate", n_atoms, "cuda"), ("coordinate", n_atoms, "cuda", "float32", LARGE_BATCH)]
-        found.append(("coordinate", n_atoms, "cpu"))
+        found += [("coordinate", n_atoms, "cuda"), ("coordinate", n_atoms, "cuda", "float32", 0, False)]
+        found += [("coordinate", n_atoms, "cuda", "float32", LARGE_BATCH), ("coordinate", n_atoms, "cpu")]
         if n_atoms != 1200:
             found += [("conv2d", n_atoms, "cuda", precision) for precision in PRECISIONS]
-            found.append((PLAIN, n_atoms, "cuda", "float32"))
+            found += [("conv2d", n_atoms, "cuda", "float32", 0, False), (PLAIN, n_atoms, "cuda")]
         if n_atoms != 1068:
             found += [("resnet1d", n_atoms, "cuda", precision) for precision in PRECISIONS]
+            found.append(("resnet1d", n_atoms, "cuda", "float32", 0, False))
     return found
 
 

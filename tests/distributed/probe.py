@@ -23,7 +23,7 @@ SETTINGS = {"learning_rate": 2e-3, "weight_decay": 1e-3, "beta": 1e-6, "beta_war
 class Sgd(torch.optim.SGD):
     """In place of AdamW, whose normalisation blows rounding errors up."""
 
-    def __init__(self, parameters, lr, weight_decay, fused):
+    def __init__(self, parameters, lr, weight_decay, **others):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
 
 

@@ -10,7 +10,8 @@ import yaml
 
 import launchers
 from frame_store import chain, write_store
-from mdlatent import distances, embed, export, launch, lifeline, models, parallel, synthetic, train, training
+from mdlatent import distances, embed, export, launch, lifeline, models, parallel, replay, synthetic, train, training
+from mdlatent.alignment import align
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.device import choose_device
 from mdlatent.errors import ConfigError, Interrupted
@@ -97,6 +98,23 @@ def test_same_bits_every_time(index, name):
 
 
 @every_model
+def test_replayed_steps_are_the_same_bits(index, monkeypatch, name):
+    recorded = []
+
+    class Graph(torch.cuda.CUDAGraph):
+        def replay(self):
+            recorded.append(self)
+            super().replay()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    replayed = learned(index, name, "cuda")[0]
+    assert len(set(recorded)) == (name != "coordinate, kinetic")
+    assert len(recorded) in (0, 3 * (400 // 32) - replay.STARTED)
+    monkeypatch.setattr(replay, "fits", lambda *of: False)
+    assert same(replayed, learned(index, name, "cuda")[0])
+
+
+@every_model
 def test_stopped_and_resumed_the_bits_are_the_same(index, tmp_path, name):
     through = learned(index, name, "cuda")[0]
     checkpoints = Checkpoints(tmp_path, "0123456789abcdef")
@@ -109,13 +127,14 @@ def test_stopped_and_resumed_the_bits_are_the_same(index, tmp_path, name):
 class Sgd(torch.optim.SGD):
     """In place of AdamW, whose normalisation blows rounding errors up."""
 
-    def __init__(self, parameters, lr, weight_decay, fused):
+    def __init__(self, parameters, lr, weight_decay, **others):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
 
 
 @every_model
 def test_learns_what_a_cpu_learns(index, monkeypatch, name):
     monkeypatch.setattr(torch.optim, "AdamW", Sgd)
+    monkeypatch.setattr(replay, "fits", lambda *of: False)  # with which such steps do not go
     (_, on_gpu), (_, on_cpu) = learned(index, name, "cuda"), learned(index, name, "cpu")
     allowed = 2e-2 if name.endswith("bf16") else 1e-4
     for here, there in zip(on_gpu, on_cpu, strict=True):
@@ -157,6 +176,21 @@ def test_one_after_the_other_by_the_command(index, tmp_path):
         tables.append(pandas.read_parquet(path))
     for column in ("z0", "z1", "reconstruction_rmse_nm"):
         np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=1e-3, atol=1e-4)
+
+
+def test_rotations_are_those_of_a_cpu():
+    """Also of mirror images, of atoms on a line and of all in one place, where several are best."""
+    random = torch.Generator().manual_seed(0)
+    target = torch.randn(500, 12, 3, generator=random, dtype=torch.float64)
+    moved = target + 0.3 * torch.randn(500, 12, 3, generator=random, dtype=torch.float64)
+    moved[100:200] *= torch.tensor([1.0, 1.0, -1.0])
+    moved[200:300, :, :2] = 0
+    moved[300:301] = 0
+    here = align(moved.to("cuda"), target.to("cuda")).cpu()
+    there = align(moved, target)
+    errors = [(one - target).square().sum((1, 2)) for one in (here, there)]
+    torch.testing.assert_close(*errors, rtol=1e-6, atol=0)
+    torch.testing.assert_close(here[:200], there[:200], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_atoms", [20, 400, 1208])
@@ -220,7 +254,7 @@ def test_gradients_by_nccl(index, nccl, name):
 
 def test_two_processes_on_one_gpu_are_refused(index, tmp_path):
     """With a word on what to do, not with an error of NCCL's."""
-    options = json.dumps({"models": [{"family": "coordinate", "latent_dim": 2}], "train": {"epochs": 1}})
+    options = json.dumps({"models": [{"family": "coordinate", "latent_dim": 2}], "train": {"epochs": 1}, "split": {}})
     words = ["--frames", str(index), "--model", "coordinate-d2", "--options", options, "--output-dir", str(tmp_path)]
     process = launchers.start("torchrun", "mdlatent.train", words, CUDA_VISIBLE_DEVICES="0")
     text = launchers.finish(process, code=None)

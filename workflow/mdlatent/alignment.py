@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdlatent.small_matrices import leading_eigenvector, solution
+
 if TYPE_CHECKING:
     from mdlatent.frames import FrameStore
 
@@ -46,7 +48,7 @@ def rotations(moved: Tensor, target: Tensor) -> Tensor:
     H = torch.nan_to_num(moved.transpose(-1, -2).double() @ target.double(), 0.0, 0.0, 0.0)
     fixed = H.detach()
     to_matrix, to_rotation = _tables(str(H.device))
-    quaternion = torch.linalg.eigh((fixed.flatten(1) @ to_matrix).view(-1, 4, 4))[1][:, :, -1]
+    quaternion = leading_eigenvector((fixed.flatten(1) @ to_matrix).view(-1, 4, 4))
     R = ((quaternion[:, :, None] * quaternion[:, None]).flatten(1) @ to_rotation).view(-1, 3, 3)
     if not H.requires_grad and not torch.jit.is_tracing():
         return R
@@ -57,7 +59,7 @@ def rotations(moved: Tensor, target: Tensor) -> Tensor:
     A = turned - turned.transpose(-1, -2)
     axial = torch.stack([A[..., 2, 1], A[..., 0, 2], A[..., 1, 0]], -1)
     stiffness = trace * identity - S + (RIDGE * trace.abs() + 1e-30) * identity
-    w = torch.linalg.solve(stiffness, axial[..., None])[..., 0]
+    w = solution(stiffness, axial)
     x, y, z = w.unbind(-1)
     zero = torch.zeros_like(x)
     W = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*w.shape[:-1], 3, 3)

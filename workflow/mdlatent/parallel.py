@@ -29,7 +29,7 @@ TIMEOUT_S = (
     1800.0  # for one exchange: a process that is gone is noticed much sooner (lifeline.py), one that hangs is not
 )
 
-Loss = Callable[[Tensor, float, Tensor | None], dict[str, Tensor]]
+Loss = Callable[[Tensor, float | Tensor, Tensor | None], dict[str, Tensor]]
 
 
 def choose(wanted: str, launch: Launch) -> str:
@@ -310,7 +310,7 @@ class _LossOf(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, coordinates: Tensor, beta: float | Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         """As `LatentModel.loss`."""
         return self.model.loss(coordinates, beta, noise)
 

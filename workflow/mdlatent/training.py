@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from mdlatent import epoch_sums
+from mdlatent import epoch_sums, replay
 from mdlatent.averaging import Average
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.errors import DataError, Interrupted
@@ -110,8 +110,9 @@ def train(
     n_steps = epochs * n_batches
     n_warmup = min(n_batches, max(1, n_steps // 5))
     optimizer = torch.optim.AdamW(
-        model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True
-    )
+        model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True,
+        capturable=feed.device == "cuda",
+    )  # fmt: skip
     rows: list[Row] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "plain": math.inf, "model": None}
     epoch, first, sums = (
@@ -135,6 +136,8 @@ def train(
     if state := group.broadcast(state):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        for parameters in optimizer.param_groups:  # where it was saved on another device
+            parameters["capturable"] = feed.device == "cuda"
         if average:
             average.load(state["average"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
@@ -143,6 +146,14 @@ def train(
         del state  # it holds a second copy of all weights
         on_epoch(rows)
     begun = first
+    # Tensors, so that a recorded step reads them anew.
+    rates = [torch.zeros((), device=feed.device) for _ in optimizer.param_groups] if feed.device == "cuda" else None
+
+    def step_of(batch: torch.Tensor, beta: float | torch.Tensor, draw: torch.Tensor, length: int) -> torch.Tensor:
+        return _step(model, optimizer, batch, beta, draw, loss, group, length, idle)
+
+    if replay.fits(model, feed.batch_size, feed.device, group):
+        step_of = replay.Replayed(step_of, feed.batch_size)
 
     def save() -> None:
         every = group.sum(epoch_sums.as_rows(sums, group)).cpu()
@@ -168,12 +179,11 @@ def train(
         for batch in feed.batches(epoch, first):
             step = (epoch - 1) * n_batches + first
             rate = learning_rate(step, n_warmup, n_steps, options["learning_rate"])
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate * parameters["rate_scale"]
+            _set_rate(optimizer, rate, rates)
             length = feed.batch_length(first)
             drawn = noise(seed, epoch, first, (length, model.n_noise))[group.rank :: group.size]
             draw = torch.from_numpy(drawn).to(feed.device)
-            sums += _step(model, optimizer, batch, beta, draw, loss, group, length, idle)
+            sums += step_of(batch, beta, draw, length)
             if average:
                 average.update(step)
             bad, told, due = group.any(
@@ -252,7 +262,7 @@ def _step(
     model: LatentModel,
     optimizer: torch.optim.Optimizer,
     batch: torch.Tensor,
-    beta: float,
+    beta: float | torch.Tensor,
     draw: torch.Tensor,
     loss: Loss | None = None,
     group: Group | None = None,
@@ -291,6 +301,14 @@ def _step(
     optimizer.step()
     model.settle(group.sum)
     return added
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float, rates: list[torch.Tensor] | None) -> None:
+    """Set the learning rate of all groups; in `rates`, tensors of their own, where there are."""
+    for number, parameters in enumerate(optimizer.param_groups):
+        parameters["lr"] = rate * parameters["rate_scale"]
+        if rates:
+            parameters["lr"] = rates[number].fill_(parameters["lr"])
 
 
 def _beta(epoch: int, options: dict[str, Any]) -> float:

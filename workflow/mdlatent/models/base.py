@@ -66,6 +66,11 @@ class LatentModel(nn.Module):
         return 64 * self.n_atoms**2
 
     @property
+    def replayable(self) -> bool:
+        """Whether a training step never waits for the GPU, so that it can be replayed (replay.py)."""
+        return True
+
+    @property
     def frames_at_once(self) -> int:
         """How many frames to map in one go, so that memory stays bounded."""
         return max(1, min(256, MAP_BYTES // self.bytes_per_frame))
@@ -103,7 +108,7 @@ class LatentModel(nn.Module):
         """
         return None
 
-    def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
+    def loss(self, coordinates: Tensor, beta: float | Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch (B, N, 3) in nm: `loss`, `reconstruction`, `kl_nats` (scalars, means over the frames) and
         `mean` (B, d), detached. `noise` (B, n_noise) is standard normal; None takes the posterior's mean.
 

@@ -65,14 +65,11 @@ def settle(norms: Iterable[BatchNorm], add_up: Callable[[Tensor], Tensor]) -> No
     norms = list(norms)
     nothing = [norm.running_mean.new_zeros(1 + 2 * len(norm.running_mean)) for norm in norms]
     sums = [zeros if norm.pending is None else norm.pending for norm, zeros in zip(norms, nothing, strict=True)]
-    totals = add_up(torch.cat(sums)).split([len(one) for one in sums])
-    counts = torch.stack([total[0] for total in totals] + [norm.n_steps.double() for norm in norms]).tolist()
-    for norm, total, n_frames, n_steps in zip(norms, totals, counts, counts[len(norms) :], strict=False):
+    for norm, total in zip(norms, add_up(torch.cat(sums)).split([len(one) for one in sums]), strict=True):
         norm.pending = None
-        if n_frames == 0:
-            continue
-        mean, square = (total[1:] / n_frames).chunk(2)
-        norm.n_steps += 1
-        weight = max(1 / (n_steps + 1), MOMENTUM)
+        seen = total[0] > 0  # left as a tensor: to ask for it would wait for the GPU
+        mean, square = (total[1:] / total[0].clamp(min=1)).chunk(2)
+        norm.n_steps += seen
+        weight = (1 / norm.n_steps.double().clamp(min=1)).clamp(min=MOMENTUM) * seen
         norm.running_mean.lerp_(mean, weight)
         norm.running_square.lerp_(square, weight)

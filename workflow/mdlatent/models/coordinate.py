@@ -173,6 +173,11 @@ class CoordinateVAE(LatentModel):
         return self.latent_dim * self.decoders + self.interpolate
 
     @property
+    def replayable(self) -> bool:
+        """Not where the kinetic term picks the frames that have a partner."""
+        return not self.kinetic_weight
+
+    @property
     def bytes_per_frame(self) -> int:
         """Kept for the gradient, see `coordinate_sizes`."""
         return sizes.bytes_per_frame(self.n_atoms, self.latent_dim, self.options)
@@ -244,7 +249,7 @@ class CoordinateVAE(LatentModel):
         """Latent (B, d) → coordinates (B, N, 3) in nm, centred."""
         return self._decode(z / self.scales)
 
-    def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
+    def loss(self, coordinates: Tensor, beta: float | Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch, see the head of this file; frames without a later partner are decoded to themselves."""
         now = coordinates[:, 0] if self.lag_frames else coordinates
         mean, log_variance = self._refined(now, 0 if noise is not None else min(self.refine_steps, VALIDATED_STEPS))

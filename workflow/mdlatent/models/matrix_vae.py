@@ -67,7 +67,7 @@ class MatrixVAE(LatentModel):
         i, j = torch.triu_indices(self.n_atoms, self.n_atoms, 1, device=z.device)
         return self._decode_matrices(z)[:, i, j] * self.scale_nm
 
-    def loss(self, coordinates: Tensor, beta: float, noise: Tensor | None) -> dict[str, Tensor]:
+    def loss(self, coordinates: Tensor, beta: float | Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         """Loss of a batch, see the head of this file."""
         matrices = self._matrices(coordinates)  # (B, n, n)
         mean, log_variance = self._encode_matrices(matrices)
