@@ -47,11 +47,8 @@ def measure(
         coordinates = torch.from_numpy(store.read(0, batch)).to(device)
     model.precision = precision
     model.to(device).train()
-    groups, rate = (
-        model.parameter_groups(),
-        torch.tensor(1e-4) if device == "cpu" else torch.tensor(1e-4, device=device),
-    )
-    optimizer = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=device == "cuda")
+    rate, on_gpu = torch.tensor(1e-4, device=device), device == "cuda"
+    optimizer = torch.optim.AdamW(model.parameter_groups(), lr=rate, fused=True, capturable=on_gpu)
     average = Average(model, options["ema_decay"]) if options["ema_decay"] else None
     draw = torch.from_numpy(np.random.default_rng(1).standard_normal((batch, model.n_noise), np.float32)).to(device)
 
