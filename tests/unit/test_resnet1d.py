@@ -11,6 +11,7 @@ from mdlatent.errors import Interrupted
 from mdlatent.feed import Feed
 from mdlatent.frames import FrameStore
 from mdlatent.models.batch_norm import EPSILON, BatchNorm, settle
+from mdlatent.optimizer import learning_rate
 
 SMALL = {"encoder_filters": 16, "decoder_filters": 16}
 SETTINGS = {
@@ -96,7 +97,7 @@ def test_one_frame_can_be_learnt():
     model, coordinates = make(12, 3, **config.family_options("resnet1d", {})), torch.from_numpy(chain(1, 12))
     optimizer = torch.optim.Adam(model.parameters())
     for step in range(100):
-        optimizer.param_groups[0]["lr"] = training.learning_rate(step, 10, 100, 3e-3)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, 10, 100, 3e-3)
         optimizer.zero_grad()
         model.loss(coordinates, 0.0, None)["loss"].backward()
         optimizer.step()

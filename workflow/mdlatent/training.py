@@ -33,6 +33,7 @@ from mdlatent.errors import DataError, Interrupted
 from mdlatent.feed import Feed, noise
 from mdlatent.model_memory import STEP_BYTES, frames_in_one_pass
 from mdlatent.models.base import LatentModel
+from mdlatent.optimizer import adamw, learning_rate, load, set_rate
 from mdlatent.parallel import Group, Loss
 
 __all__ = ["COLUMNS", "StopSignal", "Trained", "learning_rate", "train"]
@@ -75,13 +76,6 @@ class StopSignal:
         return bool(self.name)
 
 
-def learning_rate(step: int, n_warmup: int, n_steps: int, peak: float) -> float:
-    """Rate of step `step` (from 0): a straight rise to `peak`, then half a cosine down to 0."""
-    if step < n_warmup:
-        return peak * (step + 1) / n_warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
-
-
 def train(
     model: LatentModel,
     feed: Feed,
@@ -109,10 +103,7 @@ def train(
     epochs, n_batches = options["epochs"], feed.n_batches
     n_steps = epochs * n_batches
     n_warmup = min(n_batches, max(1, n_steps // 5))
-    optimizer = torch.optim.AdamW(
-        model.parameter_groups(), lr=options["learning_rate"], weight_decay=options["weight_decay"], fused=True,
-        capturable=feed.device == "cuda",
-    )  # fmt: skip
+    optimizer = adamw(model, options, feed.device)
     rows: list[Row] = []
     best: dict[str, Any] = {"epoch": 0, "loss": math.inf, "plain": math.inf, "model": None}
     epoch, first, sums = (
@@ -135,9 +126,7 @@ def train(
         state = {**state, "best": {**state["best"], "model": None}}
     if state := group.broadcast(state):
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        for parameters in optimizer.param_groups:  # where it was saved on another device
-            parameters["capturable"] = feed.device == "cuda"
+        load(optimizer, state["optimizer"], feed.device)
         if average:
             average.load(state["average"])
         rows, best, epoch, first = state["rows"], state["best"], state["epoch"], state["step"]
@@ -146,8 +135,6 @@ def train(
         del state  # it holds a second copy of all weights
         on_epoch(rows)
     begun = first
-    # Tensors, so that a recorded step reads them anew.
-    rates = [torch.zeros((), device=feed.device) for _ in optimizer.param_groups] if feed.device == "cuda" else None
 
     def step_of(batch: torch.Tensor, beta: float | torch.Tensor, draw: torch.Tensor, length: int) -> torch.Tensor:
         return _step(model, optimizer, batch, beta, draw, loss, group, length, idle)
@@ -179,7 +166,7 @@ def train(
         for batch in feed.batches(epoch, first):
             step = (epoch - 1) * n_batches + first
             rate = learning_rate(step, n_warmup, n_steps, options["learning_rate"])
-            _set_rate(optimizer, rate, rates)
+            set_rate(optimizer, rate)
             length = feed.batch_length(first)
             drawn = noise(seed, epoch, first, (length, model.n_noise))[group.rank :: group.size]
             draw = torch.from_numpy(drawn).to(feed.device)
@@ -301,14 +288,6 @@ def _step(
     optimizer.step()
     model.settle(group.sum)
     return added
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, rates: list[torch.Tensor] | None) -> None:
-    """Set the learning rate of all groups; in `rates`, tensors of their own, where there are."""
-    for number, parameters in enumerate(optimizer.param_groups):
-        parameters["lr"] = rate * parameters["rate_scale"]
-        if rates:
-            parameters["lr"] = rates[number].fill_(parameters["lr"])
 
 
 def _beta(epoch: int, options: dict[str, Any]) -> float:

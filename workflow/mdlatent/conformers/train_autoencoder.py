@@ -26,7 +26,7 @@ from mdlatent.conformers.internal_values import Values, values, wrapped
 from mdlatent.conformers.placing import place
 from mdlatent.conformers.reconcile import reconcile
 from mdlatent.errors import DataError
-from mdlatent.training import learning_rate
+from mdlatent.optimizer import learning_rate
 
 __all__ = ["COLUMNS", "Options", "reconstruct", "rmsd_angstrom", "train", "twist", "write_curve"]
 
