@@ -313,7 +313,7 @@ def test_precision_is_that_of_the_steps_of_matrix_families(index, tmp_path, fami
     found = {}
     for precision in ("float32", "bf16"):
         options = {"models": [{"family": family, "latent_dim": 2}], "split": {"gap_frames": 2}}
-        options["train"] = {"epochs": 4, "batch_size": 16, "device": "cpu", "precision": precision}
+        options["train"] = {"epochs": 10, "batch_size": 16, "device": "cpu", "precision": precision}
         folder = tmp_path / precision
         words = ["--frames", str(index), "--model", family, "--options", json.dumps(options)]
         train.main([*words, "--output-dir", str(folder / "out"), "--checkpoints", str(folder / "checkpoints")])
