@@ -14,7 +14,7 @@ from mdlatent.errors import ConfigError, Interrupted
 from mdlatent.feed import Feed, noise, partners
 from mdlatent.frames import FrameStore
 from mdlatent.models import bonds, pair_features
-from mdlatent.models.coordinate import _set_components
+from mdlatent.models.coordinate_start import set_components
 from mdlatent.models.kinetics import vamp2
 from mdlatent.models.principal import principal_components
 from mdlatent.refit import is_wanted, refit
@@ -159,7 +159,7 @@ def test_components_by_iteration_are_those_by_covariance():
 def test_components_that_few_frames_do_not_span_are_zero():
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 20)).astype(np.float32))
     components, deviations = torch.ones(6, 20), torch.ones(6)
-    _set_components(lambda: iter([rows]), 4, components, deviations)
+    set_components(lambda: iter([rows]), 4, components, deviations)
     assert (deviations[:3] > 0).all()
     assert not deviations[3:].any()
     assert not components[3:].any()
@@ -184,7 +184,7 @@ def test_map_ignores_position_and_orientation(store, signed):
 @pytest.mark.parametrize(("signed", "sees"), [("aligned", True), ("dihedrals", True), ("none", False)])
 def test_only_signed_features_see_the_hand(store, signed, sees):
     model = prepared(store, signed_features=signed, refine_steps=0)
-    inputs = model._inputs(frames(store, 0, 20)), model._inputs(frames(store, 0, 20) * torch.tensor([1.0, 1.0, -1.0]))
+    inputs = model.inputs(frames(store, 0, 20)), model.inputs(frames(store, 0, 20) * torch.tensor([1.0, 1.0, -1.0]))
     assert (float((inputs[0] - inputs[1]).abs().max()) > 0.05) == sees
 
 
