@@ -10,7 +10,20 @@ import yaml
 
 import launchers
 from frame_store import chain, write_store
-from mdlatent import distances, embed, export, launch, lifeline, models, parallel, replay, synthetic, train, training
+from mdlatent import (
+    ddp_group,
+    distances,
+    embed,
+    export,
+    launch,
+    lifeline,
+    models,
+    parallel,
+    replay,
+    synthetic,
+    train,
+    training,
+)
 from mdlatent.alignment import align
 from mdlatent.checkpoint import Checkpoints
 from mdlatent.device import choose_device
@@ -235,7 +248,7 @@ def test_exported_encoder_runs_on_a_gpu(index, tmp_path, family):
 def nccl(tmp_path):
     """The group of processes as DDP makes it on GPUs; a single one, for NCCL wants a GPU for each."""
     with lifeline.together(launch.find(), tmp_path) as line:
-        group = parallel._Ddp(line, "cuda")
+        group = ddp_group.DdpGroup(line, "cuda")
         parallel._refuse_shared_gpus(group, line)
         assert torch.distributed.get_backend_config() == "cpu:gloo,cuda:nccl"
         yield group

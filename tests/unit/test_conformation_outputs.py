@@ -17,9 +17,9 @@ from mdlatent.conformers import (
     fit_autoencoder,
     generators,
     latent_map,
-    molecules,
     quality,
     scaffolds,
+    sdf,
 )
 from mdlatent.conformers.conformations import prepare, symmetric_rmsd_angstrom, with_hydrogens
 from mdlatent.conformers.decoded_conformers import Codec
@@ -69,7 +69,7 @@ def test_fit_writes_model_curve_and_errors(fitted: Path) -> None:
 
 
 def test_nothing_held_out_is_trained_on(fitted: Path) -> None:
-    found = molecules.read_files([fitted.parent / "some.sdf.gz"])
+    found = sdf.read_files([fitted.parent / "some.sdf.gz"])
     parts = scaffolds.split(found)
     sets = prepare(parts, seed=3)
     trained = {one.example.name: one.coordinates_angstrom for one in sets.train}

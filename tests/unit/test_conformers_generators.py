@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from rdkit import Chem, RDConfig
 
-from mdlatent.conformers import benchmark, drawing, metrics, molecules, quality, selection, torsion_statistics
+from mdlatent.conformers import benchmark, drawing, metrics, molecules, quality, sdf, selection, torsion_statistics
 from mdlatent.conformers import generate as cli
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.generators import GENERATORS, generate
@@ -19,7 +19,7 @@ FLEXIBLE = "C[C@H](O)CC(=O)NCC"
 
 @pytest.fixture(scope="module")
 def statistics() -> torsion_statistics.TorsionStatistics:
-    return torsion_statistics.learn(molecules.read_sdf(EGFR, duplicate_angstrom=0)[0][:40], {})
+    return torsion_statistics.learn(sdf.read_sdf(EGFR, duplicate_angstrom=0)[0][:40], {})
 
 
 @pytest.mark.parametrize("generator", [name for name in GENERATORS if name != "vae"])  # it needs trained weights
@@ -145,8 +145,8 @@ def test_benchmark_measures_all_alike(
     )  # fmt: skip
     table = pd.read_parquet(tmp_path / "conformers.parquet").set_index("generator")
     assert (table["n_generated"] == 2 * table["n_references"]).all() and (table["stereo_kept_percent"] == 100).all()
-    made = generate("etkdg", molecules.read_sdf(path)[0][0].bare, 2 * int(table["n_references"].iloc[0]), 0)
-    expected = metrics.coverage(metrics.rmsd_between(made, molecules.read_sdf(path)[0][0].mol))
+    made = generate("etkdg", sdf.read_sdf(path)[0][0].bare, 2 * int(table["n_references"].iloc[0]), 0)
+    expected = metrics.coverage(metrics.rmsd_between(made, sdf.read_sdf(path)[0][0].mol))
     assert table.loc["etkdg", "amr_recall_angstrom"] == pytest.approx(expected["amr_recall_angstrom"], abs=1e-3)
     assert table.loc["torsions", "energy_raw_kcal"] < table.loc["etkdg", "energy_raw_kcal"]
     assert "| torsions |" in capsys.readouterr().out

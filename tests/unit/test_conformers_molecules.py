@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rdkit import Chem, RDConfig
 
-from mdlatent.conformers import molecules, scaffolds
+from mdlatent.conformers import molecules, scaffolds, sdf
 from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.molecules import MoleculeError, from_smiles, with_conformers
 from mdlatent.errors import DataError
@@ -15,7 +15,7 @@ CDK2 = Path(RDConfig.RDContribDir) / "Fastcluster" / "testdata" / "cdk2.sdf"
 
 @pytest.fixture(scope="module")
 def cdk2() -> list[molecules.Molecule]:
-    return molecules.read_sdf(CDK2)[0]
+    return sdf.read_sdf(CDK2)[0]
 
 
 def block(mol: Chem.Mol, title: str) -> str:
@@ -44,7 +44,7 @@ def test_bad_records_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     path = tmp_path / "mixed.sdf.gz"
     with gzip.open(path, "wt") as handle:
         handle.write(text)
-    found, refused = molecules.read_sdf(path, max_heavy_atoms=7)
+    found, refused = sdf.read_sdf(path, max_heavy_atoms=7)
     assert [one.name for one in found] == ["good"]
     why = {one.name: one.reason for one in refused}
     assert "disconnected" in why["salt"] and "8 heavy atoms" in why["large"] and "no 3-D" in why["flat"]
@@ -58,10 +58,10 @@ def test_duplicates_and_other_isomers_are_left_out(tmp_path: Path) -> None:
     shaken = position + np.random.default_rng(0).normal(0, 0.02, position.shape)
     path = tmp_path / "twice.sdf"
     path.write_text(block(with_conformers(mol, [position, shaken]), "one") + block(other, "one"))
-    (found,), refused = molecules.read_sdf(path)
+    (found,), refused = sdf.read_sdf(path)
     assert found.mol.GetNumConformers() == 1 and found.n_duplicates == 1
     assert [(one.name, one.reason[:11]) for one in refused] == [("one", "conformer 3")]
-    assert molecules.read_sdf(path, duplicate_angstrom=0)[0][0].mol.GetNumConformers() == 2
+    assert sdf.read_sdf(path, duplicate_angstrom=0)[0][0].mol.GetNumConformers() == 2
 
 
 def test_broken_graphs_are_marked() -> None:
@@ -95,17 +95,17 @@ def test_undefined_stereo_is_said_and_enumerated() -> None:
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(MoleculeError, match="cannot be read"):
-        molecules.read_sdf(tmp_path / "none.sdf")
+        sdf.read_sdf(tmp_path / "none.sdf")
     (tmp_path / "empty.sdf").write_text("")
     with pytest.raises(MoleculeError, match="no usable molecule"):
-        molecules.read_sdf(tmp_path / "empty.sdf")
+        sdf.read_sdf(tmp_path / "empty.sdf")
 
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     one, other = (block(conformers(smiles, 1), title) for smiles, title in (("CCCCO", "same"), ("CCCCN", "other")))
     path = tmp_path / "apart.sdf"
     path.write_text(one + other + one)
-    assert [found.name for found in molecules.read_files([path])] == ["same", "other", "same (2)"]
+    assert [found.name for found in sdf.read_files([path])] == ["same", "other", "same (2)"]
 
 
 def test_split_separates_scaffolds_and_skeletons(cdk2: list[molecules.Molecule]) -> None:

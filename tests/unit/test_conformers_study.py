@@ -12,7 +12,7 @@ from rdkit import Chem
 from conformer_files import BROKEN_RECORD, LEFT_OUT, block, conformers, ligands
 from conformer_study import GENERATORS, benchmark_in, given, section, write_mixed
 from mdlatent import check, config, fetch, packages
-from mdlatent.conformers import collect, findings, generators, molecules, references
+from mdlatent.conformers import collect, findings, generators, molecules, references, sdf
 from mdlatent.errors import ConfigError, DataError
 from support import ROOT
 
@@ -37,14 +37,14 @@ def test_what_cannot_be_used_is_named_and_the_others_go_on(mixed, tmp_path):
     said = ("cannot be parsed", "got 2 pieces", "31 heavy atoms, expected at most 30", "MMFF94", "flat", "undefined")
     for reason, words in zip(reasons.values(), said, strict=True):
         assert words in reason
-    parts = [molecules.read_sdf(tmp_path / f"part00{k}.sdf", duplicate_angstrom=0)[0] for k in range(3)]
+    parts = [sdf.read_sdf(tmp_path / f"part00{k}.sdf", duplicate_angstrom=0)[0] for k in range(3)]
     assert [[one.name for one in part] for part in parts] == [
         ["ZINC03814457", "flexible"],
         ["ZINC03814459"],
         ["ZINC03814460"],
     ]
     again = {one.name: one for part in parts for one in part}
-    for one in molecules.read_sdf(mixed, 30)[0]:
+    for one in sdf.read_sdf(mixed, 30)[0]:
         assert Chem.MolToSmiles(again[one.name].mol) == Chem.MolToSmiles(one.mol)
         np.testing.assert_allclose(molecules.positions(again[one.name].mol), molecules.positions(one.mol), atol=1e-4)
 
@@ -81,7 +81,7 @@ def test_of_a_name_that_comes_again_both_are_kept(tmp_path):
     path = tmp_path / "twice.sdf"
     path.write_text(one + block(conformers("CCCCN", 1), "other") + one)
     choose(path, tmp_path)
-    assert [found.name for found in molecules.read_sdf(tmp_path / "part000.sdf")[0]] == ["same", "other", "same (2)"]
+    assert [found.name for found in sdf.read_sdf(tmp_path / "part000.sdf")[0]] == ["same", "other", "same (2)"]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from rdkit import Chem, RDConfig
 from rdkit.Chem import rdMolTransforms
 
-from mdlatent.conformers import molecules, rotors, torsion_statistics, train
+from mdlatent.conformers import molecules, rotors, sdf, torsion_statistics, train
 from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.molecules import from_smiles, with_conformers
 from mdlatent.conformers.torsion_statistics import BINS, TURNS, TorsionStatistics
@@ -16,7 +16,7 @@ EGFR = Path(RDConfig.RDContribDir) / "PBF" / "testData" / "egfr.sdf"
 
 @pytest.fixture(scope="module")
 def egfr() -> list[molecules.Molecule]:
-    return molecules.read_sdf(EGFR)[0][:60]
+    return sdf.read_sdf(EGFR)[0][:60]
 
 
 @pytest.mark.parametrize(

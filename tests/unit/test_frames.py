@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import frame_store
-from mdlatent import frames
+from mdlatent import clocks, frames
 from mdlatent.errors import DataError
 
 
@@ -82,7 +82,7 @@ def test_more_parts_than_open_files(tmp_path, monkeypatch):
     ],
 )
 def test_clocks_of_parts_are_joined(parts, expected):
-    joined = frames.join_clocks([np.array(part, float) for part in parts])
+    joined = clocks.join_clocks([np.array(part, float) for part in parts])
     np.testing.assert_allclose(joined, expected)
     assert (np.diff(joined) > 0).all()
 

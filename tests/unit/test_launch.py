@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from mdlatent import lifeline, parallel
+from mdlatent import lifeline, nested_tensors, parallel
 from mdlatent.errors import ConfigError, DataError, ProcessLost
 from mdlatent.launch import Launch, find
 
@@ -94,9 +94,9 @@ def test_a_gpu_of_its_own():
 def test_tensors_are_taken_out_of_a_state_and_put_back():
     state = {"a": [torch.ones(2), (3, None)], "b": {5: torch.tensor(2.0), "t": "text"}}
     tensors = []
-    plan = parallel._take_tensors(state, tensors)
+    plan = nested_tensors.take_tensors(state, tensors)
     assert plan["tensors"] == [((2,), torch.float32), ((), torch.float32)]
-    back = parallel._put_tensors(plan["value"], [tensor + 1 for tensor in tensors])
+    back = nested_tensors.put_tensors(plan["value"], [tensor + 1 for tensor in tensors])
     assert back["a"][0].tolist() == [2, 2]
     assert back["a"][1] == (3, None)
     assert back["b"] == {5: torch.tensor(3.0), "t": "text"}

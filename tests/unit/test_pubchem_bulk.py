@@ -17,7 +17,7 @@ from rdkit import RDConfig
 
 from fetching import leftovers
 from mdlatent import stage
-from mdlatent.conformers import benchmark, molecules, provenance, pubchem, pubchem_bulk, pubchem_records
+from mdlatent.conformers import benchmark, provenance, pubchem, pubchem_bulk, pubchem_records, sdf
 from mdlatent.conformers import train as train_statistics
 from mdlatent.conformers.pubchem_records import ELEMENTS, Filters
 from mdlatent.errors import ConfigError, DataError, FetchError
@@ -66,7 +66,7 @@ def test_a_bulk_file_is_verified_recorded_and_cached(server, get, compounds, pac
     record = get([NAME])
     output = tmp_path / "out" / "many.sdf.gz"
     assert gzip.decompress(output.read_bytes()) == gzip.decompress(packed)
-    found, refused = molecules.read_sdf(output, duplicate_angstrom=0)
+    found, refused = sdf.read_sdf(output, duplicate_angstrom=0)
     assert {int(one.name): one.mol.GetNumConformers() for one in found} == {k: len(v) for k, v in compounds.items()}
     assert not refused
     assert json.loads(Path(f"{output}.source.json").read_text()) == record
@@ -210,7 +210,7 @@ def test_titles_are_the_cid(get, compounds, tmp_path):
     path = tmp_path / "some.sdf"
     path.write_bytes(b"".join(b"other\n" + one.partition(b"\n")[2] for one in compounds[PROPANOL]))
     get([str(path)], output=tmp_path / "out.sdf")
-    (found,), _ = molecules.read_sdf(tmp_path / "out.sdf", duplicate_angstrom=0)
+    (found,), _ = sdf.read_sdf(tmp_path / "out.sdf", duplicate_angstrom=0)
     assert found.name == str(PROPANOL) and found.mol.GetNumConformers() == 4
 
 

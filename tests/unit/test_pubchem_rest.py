@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fetching import leftovers, sha256
-from mdlatent.conformers import molecules, pubchem, pug_rest
+from mdlatent.conformers import pubchem, pug_rest, sdf
 from mdlatent.conformers.pubchem_records import ELEMENTS, Filters
 from mdlatent.errors import ConfigError, DataError, FetchError
 from pubchem3d import BUTANOL, DIETHYLAMINE, IODIDE, OCTANE, PROPANOL, REST, list_path, offer, records
@@ -39,7 +39,7 @@ def test_several_compounds_are_one_file_that_reads_as_molecules(server, get, tmp
         offer(server, cid, found)
     record = get([DIETHYLAMINE, BUTANOL])
     output = tmp_path / "out" / "some.sdf.gz"
-    found, refused = molecules.read_sdf(output, duplicate_angstrom=0)
+    found, refused = sdf.read_sdf(output, duplicate_angstrom=0)
     assert [(one.name, one.mol.GetNumConformers()) for one in found] == [(str(DIETHYLAMINE), 3), (str(BUTANOL), 3)]
     assert not refused
     assert gzip.decompress(output.read_bytes()) == b"".join(offered[DIETHYLAMINE] + offered[BUTANOL])

@@ -13,7 +13,8 @@ import numpy as np
 
 from mdlatent import distances, stage
 from mdlatent.errors import DataError
-from mdlatent.frames import FrameStore, Simulation, create_hdf5
+from mdlatent.frames import FrameStore, Simulation
+from mdlatent.hdf5 import create_hdf5
 
 log = logging.getLogger("mdlatent")
 

@@ -5,10 +5,7 @@ all; a study's parts are listed in `index.json` and read through `FrameStore`, w
 """
 
 import contextlib
-import errno
-import io
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from mdlatent import files
+from mdlatent.clocks import join_clocks
 from mdlatent.errors import DataError
+from mdlatent.hdf5 import create_hdf5
 
 FORMAT = "mdlatent-frames"
 VERSION = 1
@@ -112,56 +111,6 @@ def write_part(
             n_frames_source=source,
             provenance=json.dumps(provenance),
         )
-
-
-class _Destination(io.FileIO):
-    """The file that HDF5 writes to; keeps the system's first error and lets HDF5 go on.
-
-    HDF5 itself reports a full disk as one of many errors with the reason in the text, fails again when it is closed,
-    and prints tracebacks when its objects are freed.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        view = memoryview(data).cast("B")
-        while self.error is None and len(view):
-            try:
-                view = view[super().write(view) or 0 :]
-            except OSError as error:
-                self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        if self.error is None:
-            try:
-                return super().truncate(size)
-            except OSError as error:
-                self.error = error
-        return size or 0
-
-
-@contextlib.contextmanager
-def create_hdf5(path: str | Path) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """Yield a new `h5py.File` that stands at `path` once the block has ended well, and a check for failed writes.
-
-    The check raises OSError with the system's error number and the file's name if a write has failed so far (a full
-    disk); call it after each large write, so as not to go on in vain. It is called once more at the end.
-    """
-    import h5py
-
-    path = Path(path)
-    with files.write_beside(path) as temporary, _Destination(temporary, "x+") as destination:
-
-        def check() -> None:
-            if destination.error is not None:
-                code = destination.error.errno or errno.EIO
-                raise OSError(code, os.strerror(code), str(path)) from destination.error
-
-        with h5py.File(destination, "w") as file:
-            yield file, check
-        check()
 
 
 @contextlib.contextmanager
@@ -323,23 +272,6 @@ class FrameStore:
     def _column(part: Part, name: str) -> np.ndarray:
         with open_part(part.file) as file:
             return file[name][:]
-
-
-def join_clocks(parts: list[np.ndarray]) -> np.ndarray:
-    """Join the times of consecutive parts, (k,) float64 in ps each, to one rising clock.
-
-    A part that starts no later than the one before it ended is moved behind it by the median step of the two; a part
-    that goes on (with or without a pause) is left as it is.
-    """
-    joined: list[np.ndarray] = []
-    for times in parts:
-        if len(times) and joined and not times[0] > joined[-1][-1]:
-            steps = np.concatenate([np.diff(joined[-1]), np.diff(times)])
-            step = float(np.median(steps)) if len(steps) else 1.0
-            times = times - times[0] + joined[-1][-1] + step
-        if len(times):
-            joined.append(times)
-    return np.concatenate(joined) if joined else np.empty(0)
 
 
 def _simulation(entry: dict[str, Any], folder: Path, start: int) -> Simulation:

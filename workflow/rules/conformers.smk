@@ -68,6 +68,7 @@ if CONFORMERS:
                 "conformers/references.py",
                 "conformers/molecules.py",
                 "conformers/scaffolds.py",
+                "conformers/sdf.py",
                 "conformers/split_options.py",
             ),
             folder=subpath(output.about, parent=True),

@@ -201,7 +201,7 @@ rule featurize:
         side_by_side=1,
     params:
         options=options("featurize"),
-        code=code("featurize.py", "frames.py", "trajectory.py", "dcd.py", "periodic.py"),
+        code=code("featurize.py", "frames.py", "hdf5.py", "trajectory.py", "dcd.py", "periodic.py"),
     message:
         "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
     shell:
@@ -235,6 +235,7 @@ rule read_simulations:
             "select_atoms.py",
             "featurize.py",
             "frames.py",
+            "hdf5.py",
             "trajectory.py",
             "dcd.py",
             "periodic.py",

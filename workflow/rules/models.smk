@@ -19,6 +19,10 @@ FAMILY_MODULES = {
     "pca_coordinates": ["models/principal.py", "alignment.py"],
     "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py"],
     "coordinate": [
+        "models/bonds.py",
+        "models/coordinate_error.py",
+        "models/coordinate_map.py",
+        "models/coordinate_start.py",
         "models/kinetics.py",
         "models/pair_features.py",
         "models/principal.py",

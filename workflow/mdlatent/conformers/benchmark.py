@@ -58,13 +58,13 @@ def _measure_part(args: argparse.Namespace) -> None:
     """The rows of a part of the molecules that were chosen before; none for an empty part."""
     import pandas as pd
 
-    from mdlatent.conformers import molecules
+    from mdlatent.conformers import sdf
 
     found = [
         one
         for path in args.sdf
         if path.stat().st_size
-        for one in molecules.read_sdf(path, duplicate_angstrom=0)[0]  # duplicates are left out already
+        for one in sdf.read_sdf(path, duplicate_angstrom=0)[0]  # duplicates are left out already
     ]
     table = pd.DataFrame()
     if found:
@@ -75,10 +75,10 @@ def _measure_part(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from mdlatent.conformers import molecules, provenance, scaffolds, summary
+    from mdlatent.conformers import provenance, scaffolds, sdf, summary
 
     provenance.check_references(args.sdf)
-    found = molecules.read_files(args.sdf)
+    found = sdf.read_files(args.sdf)
     if args.part != "all":
         found = scaffolds.split(found, args.fractions, args.split_seed)[args.part]
 

@@ -51,13 +51,13 @@ def _run(args: argparse.Namespace) -> None:
     import torch
 
     from mdlatent.checkpoint import Checkpoints, key_of
-    from mdlatent.conformers import autoencoder_file, molecules, scaffolds, train_autoencoder
+    from mdlatent.conformers import autoencoder_file, scaffolds, sdf, train_autoencoder
     from mdlatent.conformers.autoencoder import ConformationAutoencoder
     from mdlatent.conformers.conformations import prepare
     from mdlatent.conformers.curve_figure import draw
 
     torch.set_num_threads(1)
-    parts = scaffolds.split(molecules.read_files(args.sdf), args.fractions, args.split_seed)
+    parts = scaffolds.split(sdf.read_files(args.sdf), args.fractions, args.split_seed)
     sets = prepare(parts, args.split_seed)
     given = {"epochs": args.epochs, "n_conformers": args.conformers, "beta": args.beta, "twisted": args.twisted}
     options = replace(train_autoencoder.Options(), **{key: value for key, value in given.items() if value is not None})

@@ -114,13 +114,13 @@ def _conformers(given: str, n: int, seed: int) -> "Chem.Mol":
     """Conformers of a SMILES, all of one handedness, or those of the one molecule in a file."""
     from rdkit import Chem
 
-    from mdlatent.conformers import molecules
+    from mdlatent.conformers import molecules, sdf
     from mdlatent.conformers.embedding import Deadline, embed
     from mdlatent.conformers.generators import LIMIT_S
     from mdlatent.errors import DataError
 
     if Path(given).is_file():
-        found = molecules.read_files([Path(given)])
+        found = sdf.read_files([Path(given)])
         if len(found) != 1:
             raise DataError(f"{given}: got {len(found)} molecules, expected the conformers of one; keep one of them")
         return found[0].mol

@@ -16,7 +16,8 @@ from mdlatent import files, stage
 from mdlatent.conformers.split_options import FRACTIONS
 
 if TYPE_CHECKING:
-    from mdlatent.conformers.molecules import Molecule, Refused
+    from mdlatent.conformers.molecules import Molecule
+    from mdlatent.conformers.sdf import Refused
 
 log = logging.getLogger("mdlatent")
 
@@ -34,19 +35,19 @@ def main(argv: list[str] | None = None) -> None:
     stage.limit_threads(1)
     settings = stage.read_options(args.options, "conformers")["conformers"]
 
-    from mdlatent.conformers import molecules, provenance
+    from mdlatent.conformers import provenance, sdf
 
     if settings["made_by"] != "generator":
         provenance.check_references([args.sdf])
-    found, refused = molecules.read_sdf(args.sdf, settings["max_heavy_atoms"])
-    chosen = choose(molecules.with_unique_names(found), settings)
+    found, refused = sdf.read_sdf(args.sdf, settings["max_heavy_atoms"])
+    chosen = choose(sdf.with_unique_names(found), settings)
     for bad in refused[:SHOWN]:
         log.warning("left out %s: %s", bad.name, bad.reason)
     if len(refused) > SHOWN:
         log.warning("left out %d more: see references.json", len(refused) - SHOWN)
     for number in range(settings["jobs"]):
         with files.write_beside(args.output_dir / f"part{number:03d}.sdf") as path:
-            molecules.write_sdf(chosen[number :: settings["jobs"]], path)
+            sdf.write_sdf(chosen[number :: settings["jobs"]], path)
     about = describe(found, chosen, refused)
     files.write_json(args.output_dir / "references.json", about)
     log.info(

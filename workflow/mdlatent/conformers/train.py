@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     stage.start_logging(args.log)
 
-    from mdlatent.conformers import molecules, scaffolds, torsion_statistics
+    from mdlatent.conformers import scaffolds, sdf, torsion_statistics
 
-    found = molecules.read_files(args.sdf)
+    found = sdf.read_files(args.sdf)
     part = scaffolds.split(found, args.fractions, args.seed)["train"]
     provenance = {
         "source": args.source,

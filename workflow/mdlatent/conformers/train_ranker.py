@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     stage.start_logging(args.log)
     stage.limit_threads(1)
 
-    from mdlatent.conformers import molecules, ranker, scaffolds
+    from mdlatent.conformers import molecules, ranker, scaffolds, sdf
 
-    found = molecules.read_files(args.sdf)
+    found = sdf.read_files(args.sdf)
     part = scaffolds.split(found, args.fractions, args.seed)["train"]
     used, examples = [], []
     for molecule in stage.progress(part, len(part), "molecules"):
