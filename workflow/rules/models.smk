@@ -16,8 +16,8 @@ def train_threads(wildcards):
 # Modules that families share, beside models/base.py.
 FAMILY_MODULES = {
     "pca_distances": ["models/principal.py"],
-    "pca_coordinates": ["models/principal.py", "alignment.py"],
-    "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py"],
+    "pca_coordinates": ["models/principal.py", "alignment.py", "small_matrices.py"],
+    "tica": ["models/principal.py", "models/pca_coordinates.py", "alignment.py", "small_matrices.py"],
     "coordinate": [
         "models/bonds.py",
         "models/coordinate_error.py",
@@ -28,6 +28,7 @@ FAMILY_MODULES = {
         "models/principal.py",
         "models/refinement.py",
         "alignment.py",
+        "small_matrices.py",
         "coordinate_sizes.py",
         "pair_error.py",
     ],
@@ -78,7 +79,16 @@ rule train_model:
         options=model_options,
         launcher=launcher,
         scratch=scratch,
-        code=model_code("train.py", "training.py", "epoch_sums.py", "averaging.py", "feed.py", "splits.py"),
+        code=model_code(
+            "train.py",
+            "training.py",
+            "optimizer.py",
+            "replay.py",
+            "epoch_sums.py",
+            "averaging.py",
+            "feed.py",
+            "splits.py",
+        ),
         folder=subpath(output.model, parent=True),
         # Outside every declared output, for Snakemake deletes those of a failed job: training goes on from here.
         checkpoints=f"{STUDY}/checkpoints/{{model}}/seed{{seed}}",

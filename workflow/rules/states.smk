@@ -126,7 +126,15 @@ rule decode_states:
         mem_mb=frames_mb,
         runtime=latent_minutes,
     params:
-        code=model_code("decoded.py", "latent_paths.py", "structures.py", "alignment.py", "latents.py", "splits.py"),
+        code=model_code(
+            "decoded.py",
+            "latent_paths.py",
+            "structures.py",
+            "alignment.py",
+            "small_matrices.py",
+            "latents.py",
+            "splits.py",
+        ),
         latent=f"{STUDY}/latent/{{model}}/seed{{seed}}",
     message:
         "Decoding the states of {wildcards.model}, seed {wildcards.seed}"
@@ -193,6 +201,7 @@ rule evaluate:
             "states.py",
             "structures.py",
             "alignment.py",
+            "small_matrices.py",
             *(f"metrics/{name}.py" for name in MEASURES),
         ),
         folder=subpath(input.model, parent=True),
