@@ -21,22 +21,33 @@ def frame(x, y, z, n, lead, start, out, edges):
     if n % LANES == 0:
         _of_blocks(x, y, z, n, lead, start, out, edges)
     else:
-        _of_lines(x, y, z, n, lead, start, out, edges)
+        _of_rows(x, y, z, n, lead, start, out, edges)
 
 
 @njit(cache=True)
-def _of_lines(x, y, z, n, lead, start, out, edges):
-    k, i = (lead - start) % LANES, 0
-    _part(x, y, z, 0, 0, k, out, start, edges)
-    while True:
-        while k + LANES <= n:
-            streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
-            k += LANES
-        if i + 1 == n:
-            break
-        streaming.line(x, y, z, out, k, i, i + 1, n - k, start + i * n + k, edges)
-        k, i = k + LANES - n, i + 1
-    _part(x, y, z, i, k, n, out, start, edges)
+def _of_rows(x, y, z, n, lead, start, out, edges):
+    """Rows that begin lines of the cache at the same columns are made side by side, for what they share is then loaded
+    once. What is left of each row is in one line with the beginning of the next."""
+    apart = 1  # such rows
+    while apart * n % LANES:
+        apart *= 2
+    for first in range(apart):
+        k = (lead - start - first * n) % LANES
+        lines, i = (n - k) // LANES, first
+        while i + (streaming.MANY - 1) * apart < n:
+            streaming.rows(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+            i += streaming.MANY * apart
+        while i < n:
+            streaming.row(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+            i += apart
+    end = (lead - start) % LANES
+    _part(x, y, z, 0, 0, end, out, start, edges)
+    for i in range(n):
+        k = (lead - start - i * n) % LANES
+        end = n - (n - k) % LANES
+        if end < n and i + 1 < n:
+            streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
+    _part(x, y, z, n - 1, end, n, out, start, edges)
 
 
 @njit(cache=True)
