@@ -33,13 +33,7 @@ def _of_rows(x, y, z, n, lead, start, out, edges):
         apart *= 2
     for first in range(apart):
         k = (lead - start - first * n) % LANES
-        lines, i = (n - k) // LANES, first
-        while i + (streaming.MANY - 1) * apart < n:
-            streaming.rows(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
-            i += streaming.MANY * apart
-        while i < n:
-            streaming.row(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
-            i += apart
+        _lines(x, y, z, n, k, (n - k) // LANES, first, n, apart, start, out, edges)
     end = (lead - start) % LANES
     _part(x, y, z, 0, 0, end, out, start, edges)
     for i in range(n):
@@ -51,20 +45,30 @@ def _of_rows(x, y, z, n, lead, start, out, edges):
 
 
 @njit(cache=True)
+def _lines(x, y, z, n, k, lines, first, stop, apart, start, out, edges):
+    """So many lines from column k on of rows first, first + apart, … < stop, some side by side: they share loads."""
+    i = first
+    while i + (streaming.MANY - 1) * apart < stop:
+        streaming.rows(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+        i += streaming.MANY * apart
+    while i < stop:
+        streaming.row(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+        i += apart
+
+
+@njit(cache=True)
 def _of_blocks(x, y, z, n, lead, start, out, edges):
     """For n a multiple of LANES, where the lines of every row begin at columns lead, lead + LANES, …: blocks of LANES
     atoms by as many others are computed once and written twice, which saves half of the square roots."""
     _part(x, y, z, 0, 0, lead, out, start, edges)
     end = n - (LANES - lead if lead else 0)  # of the last line that is all in one row
-    for i in range(n):
-        if end < n and i + 1 < n:
+    if end < n:
+        for i in range(n - 1):
             streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
-        if i < lead or i >= end:
-            for k in range(lead, end, LANES):
-                streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
+    for first, stop in ((0, lead), (end, n)):
+        _lines(x, y, z, n, lead, (end - lead) // LANES, first, stop, 1, start, out, edges)
     for first in range(lead, end, LANES):
-        for i in range(first, first + LANES):
-            streaming.line(x, y, z, out, first, i, i, LANES, start + i * n + first, edges)
+        _lines(x, y, z, n, first, 1, first, first + LANES, 1, start, out, edges)
         for k in range(first + LANES, end, LANES):
             streaming.block(x, y, z, out, k, first, start + first * n + k, start + k * n + first, n, edges)
     _part(x, y, z, n - 1, end, n, out, start, edges)

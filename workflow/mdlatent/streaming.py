@@ -157,7 +157,7 @@ def _rows(many):
                 others = _columns(context, builder, signature, args, builder.add(args[4], done))
                 for number, (atom, place) in enumerate(zip(atoms, places, strict=True)):
                     # A fourth of the roots by products: square roots and products then take equally long.
-                    root = Lanes.sqrt if box or number % 4 else Lanes.sqrt_by_products
+                    root = Lanes.sqrt if box or number % 4 < 3 else Lanes.sqrt_by_products
                     found = _distances(builder, others, atom, box, root)
                     _store(builder, found, _pointer(context, builder, signature, args, 3, builder.add(place, done)))
             return context.get_dummy_value()
