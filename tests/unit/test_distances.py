@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import mdtraj
+import numba
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from mdlatent import distances, periodic, streaming
+from mdlatent import distances, lanes, periodic, streaming
 
 PACKAGE = Path(distances.__file__).parent.parent
 
@@ -41,7 +42,7 @@ def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
 
 
 @pytest.mark.parametrize("lead", [0, 3, 15])
-@pytest.mark.parametrize("n_atoms", [16, 17, 31, 32, 48, 80, 129])
+@pytest.mark.parametrize("n_atoms", [16, 17, 31, 32, 48, 80, 129, 132, 136])
 def test_written_past_the_caches_are_the_same_to_the_bit(n_atoms, lead, monkeypatch):
     x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
     x[1, 2, 0] = np.nan
@@ -222,3 +223,23 @@ def test_importing_distances_is_light():
         env=os.environ | {"PYTHONPATH": str(PACKAGE)},
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_square_roots_by_products_are_right_to_the_bit():
+    """Of every mantissa with an even and an odd exponent, and of what takes the usual way."""
+    by_products = lanes.loop(lambda arrays, _: ([None, arrays[0].sqrt_by_products()], []))
+
+    @numba.njit
+    def roots(numbers, found):
+        by_products((numbers, found), (), ())
+
+    one = (np.arange(2**24, dtype=np.uint32) + np.float32(1).view(np.uint32)).view(np.float32)
+    found = np.empty_like(one)
+    for exponent in (0, -72, -110, 100):
+        numbers = np.ldexp(one, exponent)
+        roots(numbers, found)
+        np.testing.assert_array_equal(found, np.sqrt(numbers))
+    odd = np.array([0, 1e-45, 1e-38, 1e-30, 1e-23, 1e-22, np.inf, np.nan, np.finfo(np.float32).max, 1e38], np.float32)
+    odd = np.concatenate([odd, np.ones(6, np.float32)])
+    roots(odd, found[:16])
+    np.testing.assert_array_equal(found[:16], np.sqrt(odd))

@@ -21,22 +21,39 @@ def frame(x, y, z, n, lead, start, out, edges):
     if n % LANES == 0:
         _of_blocks(x, y, z, n, lead, start, out, edges)
     else:
-        _of_lines(x, y, z, n, lead, start, out, edges)
+        _of_rows(x, y, z, n, lead, start, out, edges)
 
 
 @njit(cache=True)
-def _of_lines(x, y, z, n, lead, start, out, edges):
-    k, i = (lead - start) % LANES, 0
-    _part(x, y, z, 0, 0, k, out, start, edges)
-    while True:
-        while k + LANES <= n:
-            streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
-            k += LANES
-        if i + 1 == n:
-            break
-        streaming.line(x, y, z, out, k, i, i + 1, n - k, start + i * n + k, edges)
-        k, i = k + LANES - n, i + 1
-    _part(x, y, z, i, k, n, out, start, edges)
+def _of_rows(x, y, z, n, lead, start, out, edges):
+    """Rows that begin lines of the cache at the same columns are made side by side, for what they share is then loaded
+    once. What is left of each row is in one line with the beginning of the next."""
+    apart = 1  # such rows
+    while apart * n % LANES:
+        apart *= 2
+    for first in range(apart):
+        k = (lead - start - first * n) % LANES
+        _lines(x, y, z, n, k, (n - k) // LANES, first, n, apart, start, out, edges)
+    end = (lead - start) % LANES
+    _part(x, y, z, 0, 0, end, out, start, edges)
+    for i in range(n):
+        k = (lead - start - i * n) % LANES
+        end = n - (n - k) % LANES
+        if end < n and i + 1 < n:
+            streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
+    _part(x, y, z, n - 1, end, n, out, start, edges)
+
+
+@njit(cache=True)
+def _lines(x, y, z, n, k, lines, first, stop, apart, start, out, edges):
+    """So many lines from column k on of rows first, first + apart, … < stop, some side by side: they share loads."""
+    i = first
+    while i + (streaming.MANY - 1) * apart < stop:
+        streaming.rows(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+        i += streaming.MANY * apart
+    while i < stop:
+        streaming.row(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
+        i += apart
 
 
 @njit(cache=True)
@@ -45,15 +62,13 @@ def _of_blocks(x, y, z, n, lead, start, out, edges):
     atoms by as many others are computed once and written twice, which saves half of the square roots."""
     _part(x, y, z, 0, 0, lead, out, start, edges)
     end = n - (LANES - lead if lead else 0)  # of the last line that is all in one row
-    for i in range(n):
-        if end < n and i + 1 < n:
+    if end < n:
+        for i in range(n - 1):
             streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
-        if i < lead or i >= end:
-            for k in range(lead, end, LANES):
-                streaming.line(x, y, z, out, k, i, i, LANES, start + i * n + k, edges)
+    for first, stop in ((0, lead), (end, n)):
+        _lines(x, y, z, n, lead, (end - lead) // LANES, first, stop, 1, start, out, edges)
     for first in range(lead, end, LANES):
-        for i in range(first, first + LANES):
-            streaming.line(x, y, z, out, first, i, i, LANES, start + i * n + first, edges)
+        _lines(x, y, z, n, first, 1, first, first + LANES, 1, start, out, edges)
         for k in range(first + LANES, end, LANES):
             streaming.block(x, y, z, out, k, first, start + first * n + k, start + k * n + first, n, edges)
     _part(x, y, z, n - 1, end, n, out, start, edges)

@@ -41,9 +41,9 @@ def _pointer(context, builder, signature, args, array, index):
 
 
 def _columns(context, builder, signature, args, index):
-    """Vectors of x, y and z that begin at args[index]."""
+    """Vectors of x, y and z that begin at `index`."""
     data = [cgutils.create_struct_proxy(signature.args[axis])(context, builder, args[axis]).data for axis in range(3)]
-    return [lanes.load(builder, one, args[index]).value for one in data]
+    return [lanes.load(builder, one, index).value for one in data]
 
 
 def _atom(context, builder, signature, args, at):
@@ -52,7 +52,7 @@ def _atom(context, builder, signature, args, at):
     return [lanes.broadcast(builder, builder.load(builder.gep(one, [at]))).value for one in data]
 
 
-def _distances(builder, others, atoms, edges):
+def _distances(builder, others, atoms, edges, root=Lanes.sqrt):
     """A vector of distances; with `edges` those to the nearest images, and sums as `distance_rows` makes them there."""
     flags, total = ("contract",) if edges else (), None
     for axis in range(3):
@@ -63,7 +63,7 @@ def _distances(builder, others, atoms, edges):
             apart = builder.select(builder.fcmp_ordered("<", image, apart), image, apart)
         square = builder.fmul(apart, apart, flags=flags)
         total = square if total is None else builder.fadd(total, square, flags=flags)
-    return Lanes(builder, total).call("sqrt").value
+    return root(Lanes(builder, total)).value
 
 
 def _transposed(builder, rows):
@@ -129,12 +129,46 @@ def line(typing, x, y, z, out, k, i, after, split, at, edges):
         first = builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), split)
         one, after = (_atom(context, builder, signature, args, args[at]) for at in (5, 6))
         atoms = [builder.select(first, *both) for both in zip(one, after, strict=True)]
-        others = _columns(context, builder, signature, args, 4)
+        others = _columns(context, builder, signature, args, args[4])
         found = _distances(builder, others, atoms, cgutils.unpack_tuple(builder, args[9]))
         _store(builder, found, _pointer(context, builder, signature, args, 3, args[8]))
         return context.get_dummy_value()
 
     return types.void(x, y, z, out, k, i, after, split, at, edges), code
+
+
+def _rows(many):
+    """An intrinsic function for so many rows of a matrix at a time."""
+
+    @intrinsic
+    def run(typing, x, y, z, out, k, lines, i, apart, at, n, edges):
+        """Whole lines of rows i, i + apart, … of a matrix (n, n), from column k on, where all of them begin a line.
+
+        `at` is the place of the first in `out`.
+        """
+
+        def code(context, builder, signature, args):
+            box = cgutils.unpack_tuple(builder, args[10])
+            further = [builder.mul(args[7], ir.Constant(args[7].type, number)) for number in range(many)]
+            atoms = [_atom(context, builder, signature, args, builder.add(args[6], more)) for more in further]
+            places = [builder.add(args[8], builder.mul(args[9], more)) for more in further]
+            with cgutils.for_range(builder, args[5]) as loop:
+                done = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
+                others = _columns(context, builder, signature, args, builder.add(args[4], done))
+                for number, (atom, place) in enumerate(zip(atoms, places, strict=True)):
+                    # A fourth of the roots by products: square roots and products then take equally long.
+                    root = Lanes.sqrt if box or number % 4 < 3 else Lanes.sqrt_by_products
+                    found = _distances(builder, others, atom, box, root)
+                    _store(builder, found, _pointer(context, builder, signature, args, 3, builder.add(place, done)))
+            return context.get_dummy_value()
+
+        return types.void(x, y, z, out, k, lines, i, apart, at, n, edges), code
+
+    return run
+
+
+MANY = 8  # more need more registers than there are
+row, rows = _rows(1), _rows(MANY)
 
 
 @intrinsic
@@ -146,7 +180,7 @@ def block(typing, x, y, z, out, k, i, at, mirrored, n, edges):
     """
 
     def code(context, builder, signature, args):
-        others = _columns(context, builder, signature, args, 4)
+        others = _columns(context, builder, signature, args, args[4])
         box = cgutils.unpack_tuple(builder, args[9])
 
         def store(vector, first, number):

@@ -1,6 +1,7 @@
 """Trajectory files in chunks: coordinates in nm, times in ps and box vectors, never more than a chunk in memory."""
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mdlatent import elements
 from mdlatent.dcd import DCDReader
 from mdlatent.errors import DataError
 from mdlatent.periodic import box_vectors
+from mdlatent.xtc import XTCReader
 
 log = logging.getLogger("mdlatent")
 
@@ -45,6 +47,7 @@ class Trajectory:
         if not self.path.exists():
             raise DataError(f"{path}: there is no such trajectory file")
         self._dcd = DCDReader(self.path) if self._suffix == ".dcd" and DCDReader.can_read(self.path) else None
+        self._xtc = self._suffix == ".xtc" and XTCReader.can_read(self.path)
         found = self._dcd.n_atoms if self._dcd else self._count_atoms()
         if found != topology.n_atoms:
             raise DataError(
@@ -79,6 +82,8 @@ class Trajectory:
         size = int(np.clip(CHUNK_BYTES // (12 * self.topology.n_atoms), 1, CHUNK_FRAMES))
         if self._dcd:
             yield from self._chunks_dcd(self._dcd, atoms, stride, stop, size)
+        elif self._xtc and stop is None:  # a frame alone is left to mdtraj: numba takes a second to start
+            yield from self._chunks_xtc(atoms, stride, size)
         else:
             yield from self._chunks_mdtraj(atoms, stride, stop, size)
 
@@ -94,25 +99,33 @@ class Trajectory:
             boxes = None if cells is None else box_vectors(cells)
             yield Chunk(frames, xyz, np.full(len(frames), np.nan), boxes)
 
+    def _chunks_xtc(self, atoms: np.ndarray, stride: int, size: int) -> Iterator[Chunk]:
+        with contextlib.closing(XTCReader(self.path)) as xtc:
+            for start in itertools.count(0, size * stride):
+                xyz, times, boxes = xtc.read(size, stride, atoms)
+                self.n_frames = xtc.n_frames
+                if not len(xyz):
+                    return
+                frames = start + stride * np.arange(len(xyz))
+                yield Chunk(frames, xyz, times.astype(np.float64), boxes.astype(np.float64) if boxes.any() else None)
+
     def _chunks_mdtraj(self, atoms: np.ndarray, stride: int, stop: int | None, size: int) -> Iterator[Chunk]:
-        """Read with mdtraj. Only its xtc reader is trusted with the stride: that of trr breaks the process's memory."""
-        inside = stride if self._suffix == ".xtc" else 1
+        """Read with mdtraj, but not with its stride: the reader of trr then breaks the process's memory."""
         frame = 0
         with self._open() as file:
             total = _length(file)
             while stop is None or frame < stop:
-                wanted = size if total is None else min(size, -(-(total - frame) // inside))
-                wanted = wanted if stop is None else min(wanted, -(-(stop - frame) // inside))
+                wanted = min([size, *(end - frame for end in (total, stop) if end is not None)])
                 if wanted <= 0:
                     break
                 try:
-                    part = self._read(file, wanted, inside, atoms)
+                    part = self._read(file, wanted, atoms)
                 except Exception as error:
                     self._raise_at(frame, total, error)
                 if len(part) == 0:
                     break
-                numbers = frame + inside * np.arange(len(part))
-                frame = int(numbers[-1]) + inside
+                numbers = frame + np.arange(len(part))
+                frame += len(part)
                 keep = numbers % stride == 0
                 times = part.time if self._suffix in WITH_TIME else np.full(len(part), np.nan)
                 boxes = _boxes(part)
@@ -142,15 +155,13 @@ class Trajectory:
         with file:
             yield file
 
-    def _read(self, file: Any, n_frames: int, stride: int, atoms: np.ndarray) -> Any:
+    def _read(self, file: Any, n_frames: int, atoms: np.ndarray) -> Any:
         if isinstance(file, _Whole):
             return file.read(n_frames, atoms)
         if self._suffix in HDF5:
-            return _Frames(file.read(n_frames=n_frames, stride=stride, atom_indices=atoms))
-        if self._suffix == ".xtc":
-            return _XTCFrames(*file.read(n_frames=n_frames, stride=stride, atom_indices=atoms))
+            return _Frames(file.read(n_frames=n_frames, atom_indices=atoms))
         before = {".gro": (), ".lammpstrj": (self.topology,)}.get(self._suffix, (_NoTopology(),))
-        return file.read_as_traj(*before, n_frames=n_frames, stride=stride, atom_indices=atoms)
+        return file.read_as_traj(*before, n_frames=n_frames, atom_indices=atoms)
 
     def _load(self) -> Any:
         import mdtraj
@@ -178,7 +189,7 @@ class Trajectory:
         try:
             with self._open() as file:
                 file.seek(frame)
-                while len(self._read(file, 1, 1, np.array([0]))):
+                while len(self._read(file, 1, np.array([0]))):
                     frame += 1
         except Exception as again:
             error = again
@@ -208,21 +219,8 @@ class _Frames:
         return len(self.xyz)
 
 
-class _XTCFrames:
-    """What the reader of xtc gives; its box vectors as they are, where mdtraj would turn them into angles and back."""
-
-    def __init__(self, xyz: np.ndarray, time: np.ndarray, _: np.ndarray, boxes: np.ndarray | None):
-        self.xyz, self.time = xyz, time
-        self.boxes = None if boxes is None or not boxes.any() else boxes.astype(np.float64)
-
-    def __len__(self) -> int:
-        return len(self.xyz)
-
-
 def _boxes(part: Any) -> np.ndarray | None:
     """Box vectors (k, 3, 3) nm of what was read, None where there are none."""
-    if isinstance(part, _XTCFrames):
-        return part.boxes
     if part.unitcell_lengths is None or part.unitcell_angles is None:
         return None
     return box_vectors(np.concatenate([part.unitcell_lengths, part.unitcell_angles], axis=1))
