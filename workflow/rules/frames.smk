@@ -201,7 +201,16 @@ rule featurize:
         side_by_side=1,
     params:
         options=options("featurize"),
-        code=code("featurize.py", "frames.py", "hdf5.py", "trajectory.py", "dcd.py", "periodic.py"),
+        code=code(
+            "featurize.py",
+            "frames.py",
+            "hdf5.py",
+            "trajectory.py",
+            "dcd.py",
+            "xtc.py",
+            "xtc_kernels.py",
+            "periodic.py",
+        ),
     message:
         "Reading {wildcards.part} of {wildcards.simulation} into the frame store"
     shell:
@@ -238,6 +247,8 @@ rule read_simulations:
             "hdf5.py",
             "trajectory.py",
             "dcd.py",
+            "xtc.py",
+            "xtc_kernels.py",
             "periodic.py",
         ),
     message:
