@@ -36,7 +36,7 @@ from mdlatent.models.base import LatentModel
 from mdlatent.optimizer import adamw, learning_rate, load, set_rate
 from mdlatent.parallel import Group, Loss
 
-__all__ = ["COLUMNS", "StopSignal", "Trained", "learning_rate", "train"]
+__all__ = ["COLUMNS", "StopSignal", "Trained", "train"]
 
 log = logging.getLogger("mdlatent")
 
