@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from plain_conv2d import PlainConv2dVAE
-from training import PLAIN, PREPARED_ON, settings
+from training import PLAIN, PREPARED_ON, figures, settings
 
 COUNTED_S = 2.0  # of steps, at least
 SIZES = (20, 154, 400, 1068, 1200)
@@ -34,6 +34,7 @@ def measure(
     from mdlatent.averaging import Average
     from mdlatent.device import choose_device
     from mdlatent.frames import FrameStore
+    from mdlatent.optimizer import adamw, set_rate
     from mdlatent.parallel import Group
 
     choose_device(device, 1)
@@ -47,8 +48,8 @@ def measure(
         coordinates = torch.from_numpy(store.read(0, batch)).to(device)
     model.precision = precision
     model.to(device).train()
-    rate, on_gpu = torch.tensor(1e-4, device=device), device == "cuda"
-    optimizer = torch.optim.AdamW(model.parameter_groups(), lr=rate, fused=True, capturable=on_gpu)
+    on_gpu, optimizer = device == "cuda", adamw(model, options, device)
+    set_rate(optimizer, 1e-4)
     average = Average(model, options["ema_decay"]) if options["ema_decay"] else None
     draw = torch.from_numpy(np.random.default_rng(1).standard_normal((batch, model.n_noise), np.float32)).to(device)
 
@@ -125,11 +126,6 @@ def distance_rows() -> list[dict[str, Any]]:
                 | {"frames_per_second": n_frames / seconds, "cdist_frames_per_second": n_frames / cdist_s}
             )
     return rows
-
-
-def figures(value: float) -> str:
-    """Three significant digits."""
-    return f"{float(f'{value:.3g}'):,g}"
 
 
 def main() -> None:

@@ -16,15 +16,9 @@ from mdlatent import launch, lifeline, models, parallel, training
 from mdlatent.device import choose_device
 from mdlatent.feed import Feed
 from mdlatent.frames import FrameStore
+from training_parts import Sgd
 
 SETTINGS = {"learning_rate": 2e-3, "weight_decay": 1e-3, "beta": 1e-6, "beta_warmup_epochs": 0, "checkpoint_epochs": 99}
-
-
-class Sgd(torch.optim.SGD):
-    """In place of AdamW, whose normalisation blows rounding errors up."""
-
-    def __init__(self, parameters, lr, weight_decay, **others):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
 
 
 def main(frames: str, output: str, text: str) -> None:

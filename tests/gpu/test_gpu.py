@@ -30,6 +30,7 @@ from mdlatent.device import choose_device
 from mdlatent.errors import ConfigError, Interrupted
 from mdlatent.feed import Feed
 from mdlatent.frames import FrameStore
+from training_parts import Sgd, StopAfter
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -93,17 +94,6 @@ def same(one, other):
     return all(torch.equal(a[key].cpu(), b[key].cpu()) for key in a)
 
 
-class StopAfter:
-    """False a number of times, then true."""
-
-    def __init__(self, n):
-        self.left = n
-
-    def __bool__(self):
-        self.left -= 1
-        return self.left < 0
-
-
 @every_model
 def test_same_bits_every_time(index, name):
     first, second = learned(index, name, "cuda")[0], learned(index, name, "cuda")[0]
@@ -135,13 +125,6 @@ def test_stopped_and_resumed_the_bits_are_the_same(index, tmp_path, name):
         learned(index, name, "cuda", checkpoints, StopAfter(17))
     assert checkpoints.load() is not None
     assert same(learned(index, name, "cuda", checkpoints)[0], through)
-
-
-class Sgd(torch.optim.SGD):
-    """In place of AdamW, whose normalisation blows rounding errors up."""
-
-    def __init__(self, parameters, lr, weight_decay, **others):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
 
 
 @every_model

@@ -4,26 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from coordinate_models import breathing_helices, frames, linear_rmsd_nm, prepared, rmsd_nm, trained, turning_chain
+from coordinate_models import frames, linear_rmsd_nm, prepared, rmsd_nm, trained
 from mdlatent import distances
 from mdlatent.alignment import align, centred
-from mdlatent.frames import FrameStore
 from mdlatent.models import pair_features
 from mdlatent.models.coordinate_start import set_components
 from mdlatent.models.principal import principal_components
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with FrameStore(turning_chain(tmp_path_factory.mktemp("store"))) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def helices(tmp_path_factory):
-    with FrameStore(breathing_helices(tmp_path_factory.mktemp("helices"))) as opened:
-        yield opened
-
 
 # The start
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordinate_models import breathing_helices, frames, prepared, rmsd_nm, trained, turning_chain
+from coordinate_models import frames, prepared, rmsd_nm, trained
 from frame_store import chain, write_store
 from mdlatent import models
 from mdlatent.alignment import align, centred
@@ -13,19 +13,6 @@ from mdlatent.feed import Feed, partners
 from mdlatent.frames import FrameStore
 from mdlatent.models import bonds
 from mdlatent.models.kinetics import vamp2
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with FrameStore(turning_chain(tmp_path_factory.mktemp("store"))) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def helices(tmp_path_factory):
-    with FrameStore(breathing_helices(tmp_path_factory.mktemp("helices"))) as opened:
-        yield opened
-
 
 # Kinetics
 

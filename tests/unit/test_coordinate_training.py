@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from coordinate_models import breathing_helices, frames, prepared, rmsd_nm, trained, turning_chain
+from coordinate_models import frames, prepared, rmsd_nm, trained
 from frame_store import chain, write_store
 from mdlatent import models, train, training
 from mdlatent.errors import Interrupted
 from mdlatent.feed import Feed, noise
 from mdlatent.frames import FrameStore
 from support import peak_growth
+from training_parts import StopAfter
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +23,6 @@ def _signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with FrameStore(turning_chain(tmp_path_factory.mktemp("store"))) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def helices(tmp_path_factory):
-    with FrameStore(breathing_helices(tmp_path_factory.mktemp("helices"))) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(
@@ -153,15 +142,6 @@ def arguments(index, folder, options=None, **settings):
         "--output-dir", str(folder / "out"), "--checkpoints", str(folder / "checkpoints"),
         "--log", str(folder / "train.log"),
     ]  # fmt: skip
-
-
-class StopAfter:
-    def __init__(self, n):
-        self.left = n
-
-    def __bool__(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.mark.parametrize("options", [{}, {"kinetic_weight": 0.1, "lag_frames": 3}], ids=["plain", "kinetic"])

@@ -4,23 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from coordinate_models import SETTINGS, breathing_helices, frames, prepared, rmsd_nm, trained, turning_chain
+from coordinate_models import SETTINGS, frames, prepared, rmsd_nm, trained
 from frame_store import write_store
 from mdlatent import models, training
 from mdlatent.frames import FrameStore
 from mdlatent.refit import is_wanted, refit
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with FrameStore(turning_chain(tmp_path_factory.mktemp("store"))) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def helices(tmp_path_factory):
-    with FrameStore(breathing_helices(tmp_path_factory.mktemp("helices"))) as opened:
-        yield opened
 
 
 def refitted(store, rows, before, **changes):

@@ -12,6 +12,7 @@ from mdlatent.feed import Feed
 from mdlatent.frames import FrameStore
 from mdlatent.models.batch_norm import EPSILON, BatchNorm, settle
 from mdlatent.optimizer import learning_rate
+from training_parts import StopAfter
 
 SMALL = {"encoder_filters": 16, "decoder_filters": 16}
 SETTINGS = {
@@ -189,17 +190,6 @@ def test_batches_of_one_frame_have_statistics_too():
         settle([norm], alone)
     assert torch.allclose(norm.running_mean, torch.tensor([3.0, -1.0]).double(), atol=1.5)
     assert ((norm.running_square - norm.running_mean.square()) > 0.01).all()
-
-
-class StopAfter:
-    """False a number of times, then true."""
-
-    def __init__(self, n):
-        self.left = n
-
-    def __bool__(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def test_stopped_in_an_epoch_and_going_on_the_bits_are_the_same(tmp_path):

@@ -21,6 +21,7 @@ from mdlatent import epoch_sums, models, optimizer, train, training
 from mdlatent.errors import DataError, Interrupted
 from mdlatent.feed import Feed, iterate_rows, noise, read_rows
 from mdlatent.frames import FrameStore
+from training_parts import StopAfter
 
 WORKFLOW = Path(train.__file__).parent.parent
 
@@ -320,17 +321,6 @@ def test_precision_is_that_of_the_steps_of_matrix_families(index, tmp_path, fami
         found[precision] = float(history(folder)[-1]["train_reconstruction"])
     assert same(tmp_path / "float32", tmp_path / "bf16") == (family == "coordinate")
     assert found["bf16"] == pytest.approx(found["float32"], rel=0.1)
-
-
-class StopAfter:
-    """False a number of times, then true."""
-
-    def __init__(self, n):
-        self.left = n
-
-    def __bool__(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.mark.parametrize("every_n_checks", [1, 3, 7])

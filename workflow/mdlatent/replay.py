@@ -24,7 +24,7 @@ Step = Callable[[Tensor, float | Tensor, Tensor, int], Tensor]
 def fits(model: LatentModel, batch_size: int, device: str, group: Group) -> bool:
     """Whether steps of this training can and should be replayed."""
     small = model.bytes_per_frame * batch_size <= ACTIVATIONS_BYTES
-    return device == "cuda" and group.size == 1 and group.backend == "single" and model.replayable and small
+    return device == "cuda" and group.backend == "single" and model.replayable and small
 
 
 class Replayed:
