@@ -210,6 +210,22 @@ def test_gradient_of_a_distance_of_zero_is_zero():
     assert torch.equal(frames.grad, torch.zeros_like(frames))
 
 
+@pytest.mark.parametrize("n_atoms", [20, 154])
+def test_loss_and_gradients_of_conv2d(n_atoms):
+    """Norms of small and of large matrices go different ways on a GPU (matrix_norm.py)."""
+    torch.manual_seed(0)
+    model = models.build("conv2d", n_atoms, 3)
+    frames = torch.from_numpy(chain(8, n_atoms))
+    found = {}
+    for device in ("cpu", "cuda"):
+        model.zero_grad()
+        model.to(device).loss(frames.to(device), 1e-3, torch.zeros(8, 3, device=device))["loss"].backward()
+        found[device] = {name: one.grad.cpu() for name, one in model.named_parameters()}
+    for name, expected in found["cpu"].items():
+        size = float(expected.abs().max())
+        torch.testing.assert_close(found["cuda"][name], expected, rtol=0, atol=1e-3 * size + 1e-9, msg=name)
+
+
 @pytest.mark.parametrize("family", ["coordinate", "conv2d"])
 def test_exported_encoder_runs_on_a_gpu(index, tmp_path, family):
     """TorchScript, written on a CPU, moved to the GPU: the latent and its gradient."""

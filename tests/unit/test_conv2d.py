@@ -12,7 +12,7 @@ from mdlatent import distances, models
 from mdlatent.errors import ConfigError
 from mdlatent.feed import noise
 from mdlatent.frames import FrameStore
-from mdlatent.models.conv2d import ChannelsLast, MatrixNorm
+from mdlatent.models.conv2d import MatrixNorm, MemoryOrder
 from mdlatent.models.matrix_vae import SCALE_MARGIN
 
 
@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_published_model():
 def test_selu_stands_between_convolution_and_norm():
     model = make()
     for network in (model.encoder, model.decoder):
-        layers = [type(layer) for layer in network if not isinstance(layer, nn.Unflatten | ChannelsLast)]
+        layers = [type(layer) for layer in network if not isinstance(layer, nn.Unflatten | MemoryOrder)]
         places = [k for k, kind in enumerate(layers) if kind is MatrixNorm]
         assert len(places) == 3
         assert all(layers[k - 1] is nn.SELU for k in places)

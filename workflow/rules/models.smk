@@ -32,7 +32,7 @@ FAMILY_MODULES = {
         "coordinate_sizes.py",
         "pair_error.py",
     ],
-    "conv2d": ["models/matrix_vae.py"],
+    "conv2d": ["models/matrix_vae.py", "models/matrix_norm.py"],
     "resnet1d": ["models/matrix_vae.py", "models/batch_norm.py"],
 }
 

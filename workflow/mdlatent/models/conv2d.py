@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mdlatent import model_memory
+from mdlatent.models.matrix_norm import MatrixNorm
 from mdlatent.models.matrix_vae import MatrixVAE
 
 __all__ = ["Conv2dVAE"]
@@ -22,27 +23,15 @@ __all__ = ["Conv2dVAE"]
 FULL_RATE_INPUTS = 1024  # inputs of the encoder's dense layer up to which it learns at the full rate
 
 
-class ChannelsLast(nn.Module):
-    """Same values, channels innermost in memory, where convolutions run up to 4 × faster on a CPU."""
+class MemoryOrder(nn.Module):
+    """Same values, channels innermost in memory on a CPU, where convolutions then run up to 4 × faster.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same."""
-        return x.contiguous(memory_format=torch.channels_last)
-
-
-class MatrixNorm(nn.LayerNorm):
-    """Layer norm over channels and matrix with one weight and bias for each element.
-
-    Weights are kept as (H, W, C), the order of `ChannelsLast`: nothing is copied, and what stands between two
-    convolutions stays in that order.
+    On a GPU channels are outermost, where they run up to 1.4 × faster in float32.
     """
 
-    def __init__(self, channels: int, side: int) -> None:
-        super().__init__((side, side, channels))
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x.contiguous(memory_format=torch.contiguous_format if x.is_cuda else torch.channels_last)
 
 
 class Conv2dVAE(MatrixVAE):
@@ -55,7 +44,7 @@ class Conv2dVAE(MatrixVAE):
         n, half = n_atoms, (n_atoms + 1) // 2
         quarter = (half + 1) // 2
         self.encoder = nn.Sequential(
-            ChannelsLast(),
+            MemoryOrder(),
             nn.Conv2d(1, 8, 3, padding=1),
             nn.SELU(inplace=True),
             MatrixNorm(8, n),
@@ -73,7 +62,7 @@ class Conv2dVAE(MatrixVAE):
             nn.Linear(latent_dim, 32 * quarter**2),
             nn.SELU(inplace=True),
             nn.Unflatten(1, (32, quarter, quarter)),
-            ChannelsLast(),
+            MemoryOrder(),
             MatrixNorm(32, quarter),
             nn.ConvTranspose2d(32, 16, 3, stride=2, padding=1, output_padding=1 - half % 2),
             nn.SELU(inplace=True),
