@@ -86,11 +86,11 @@ WHOLE_GROUPS = [[4 * (group + odd) + lane for group in (0, 2, 4, 6) for lane in 
 def _turned(builder, four, masks):
     """Four vectors as the columns of what they are the rows of, by `masks` lanes in groups or whole groups."""
 
-    def taken(a, b, mask):
-        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INDEX, LANES), mask))
+    def taken(two, mask):
+        return builder.shuffle_vector(*two, ir.Constant(ir.VectorType(INDEX, LANES), mask))
 
-    halves = [[taken(*two, mask) for two in (four[:2], four[2:])] for mask in masks]
-    return [taken(*halves[number % 2], masks[number // 2]) for number in range(4)]
+    halves = [[taken(two, mask) for two in (four[:2], four[2:])] for mask in masks]
+    return [taken(halves[number % 2], masks[number // 2]) for number in range(4)]
 
 
 def _store(builder, vector, pointer):
