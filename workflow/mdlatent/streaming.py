@@ -55,7 +55,7 @@ def _atom(context, builder, signature, args, at):
 def _atoms(context, builder, signature, args, first):
     """A function of a number below LANES: the atom so many after `first`, as `_atom` gives it.
 
-    From registers, where the processor can: loads between lines on their way to memory slow those down, by a fifth
+    From registers, where the processor can: loads between lines on their way to memory slow those down, by a fourth
     where each line takes three, even from the nearest cache.
     """
     if not lanes.HAS_AVX512:
@@ -173,8 +173,8 @@ def _rows(many):
     return run
 
 
-MANY, FEW = 8, 4  # more than eight need more registers than there are
-rows, few_rows, row = _rows(MANY), _rows(FEW), _rows(1)
+MANY = 8  # more need more registers than there are
+row, rows = _rows(1), _rows(MANY)
 
 
 @intrinsic
@@ -198,10 +198,11 @@ def _block(mirrors):
 
         d[j] goes to out[at + j n :], and into `fresh` what a later call needs. What an earlier one left in `kept`, of
         its block b, is mirrored: b[:, j] goes to out[image + j n :]. All of these begin lines of the cache; n is a
-        multiple of LANES.
+        multiple of LANES. If nothing is mirrored, the first rows come once more after the last, as atoms do in x.
 
         Four rows of one and four of the other take turns. Were a block turned over as soon as it is computed, no roots
-        would be taken meanwhile, for the processor looks no more than some 350 instructions ahead.
+        would be taken meanwhile, for the processor looks no more than some 350 instructions ahead. What is kept is half
+        turned over, so that each turn reads four vectors.
         """
 
         def code(context, builder, signature, args):
@@ -227,9 +228,12 @@ def _block(mirrors):
                 for number in range(4):
                     row = builder.add(builder.mul(loop.index, whole(4)), whole(number))
                     made.append(_distances(builder, others, atom(row), box))
-                    save(made[-1], args[6], row)
                     if mirrors:
                         save(images[number], args[7], builder.add(loop.index, whole(4 * number)))
+                    else:
+                        inside = builder.icmp_signed("<", builder.add(args[5], row), args[8])
+                        row = builder.select(inside, row, builder.sub(row, args[8]))
+                    save(made[-1], args[6], row)
                 for number, part in enumerate(_turned(builder, made, LANES_IN_GROUPS)):
                     builder.store(part, place(args[9], loop.index, whole(number)))
             return context.get_dummy_value()
