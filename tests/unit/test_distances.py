@@ -46,8 +46,9 @@ def same_past_the_caches(n_atoms, lead):
     x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
     x[1, 2, 0] = np.nan
     boxes = np.repeat(np.diag([0.7, 0.8, 1.0])[None], 3, axis=0) * [[[1]], [[1]], [[2]]]
-    memory = np.full(3 * n_atoms**2 + 32, -1.0, np.float32)
-    first = (streaming.to_line(memory) - lead) % 16
+    margin = 17 * n_atoms  # the rows of one more block on either side
+    memory = np.full(3 * n_atoms**2 + 2 * margin, -1.0, np.float32)
+    first = margin - 16 + (streaming.to_line(memory[margin:]) - lead) % 16
     out = memory[first : first + 3 * n_atoms**2].reshape(3, n_atoms, n_atoms)
     assert streaming.to_line(out) == lead
     for box in (None, boxes):
