@@ -41,22 +41,56 @@ def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
     np.testing.assert_array_equal(distances.packed(x), found[:, i, j])
 
 
-@pytest.mark.parametrize("lead", [0, 3, 15])
-@pytest.mark.parametrize("n_atoms", [16, 17, 31, 32, 48, 80, 129, 132, 136])
-def test_written_past_the_caches_are_the_same_to_the_bit(n_atoms, lead, monkeypatch):
+def same_past_the_caches(n_atoms, lead):
+    """Frames of so many atoms, into memory with `lead` values to its first line, against those that stay in caches."""
     x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
     x[1, 2, 0] = np.nan
     boxes = np.repeat(np.diag([0.7, 0.8, 1.0])[None], 3, axis=0) * [[[1]], [[1]], [[2]]]
-    ordinary = distances.full(x), distances.full(x, boxes=boxes)
-    monkeypatch.setattr(distances, "STREAM_BYTES", 0)
-    monkeypatch.setattr(distances, "STREAM_ATOMS", 16)
-    memory = np.full(3 * n_atoms**2 + 32, -1.0, np.float32)
-    first = (lead + streaming.to_line(memory)) % 16
+    margin = 17 * n_atoms  # the rows of one more block on either side
+    memory = np.full(3 * n_atoms**2 + 2 * margin, -1.0, np.float32)
+    first = margin - 16 + (streaming.to_line(memory[margin:]) - lead) % 16
     out = memory[first : first + 3 * n_atoms**2].reshape(3, n_atoms, n_atoms)
-    for expected, box in zip(ordinary, (None, boxes), strict=True):
+    assert streaming.to_line(out) == lead
+    for box in (None, boxes):
+        expected = distances.full(x, boxes=box)
         out[:] = -2
-        np.testing.assert_array_equal(distances.full(x, out=out, boxes=box), expected)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distances, "STREAM_BYTES", 0)
+            patch.setattr(distances, "STREAM_ATOMS", 16)
+            np.testing.assert_array_equal(distances.full(x, out=out, boxes=box), expected)
         assert (memory[:first] == -1).all() and (memory[first + out.size :] == -1).all()
+
+
+@pytest.mark.parametrize("lead", [0, 3, 15])
+@pytest.mark.parametrize("n_atoms", [17, 31, 129, 132, 136])
+def test_written_past_the_caches_are_the_same_to_the_bit(n_atoms, lead):
+    same_past_the_caches(n_atoms, lead)
+
+
+@pytest.mark.parametrize("n_atoms", [16, 32, 48, 64, 80, 400])
+def test_blocks_are_the_same_to_the_bit_wherever_lines_begin(n_atoms):
+    """None, one and more on the diagonal, none and more beside it: the first, the last and those between."""
+    for lead in range(16):
+        same_past_the_caches(n_atoms, lead)
+
+
+def test_processors_without_avx512_give_the_same_to_the_bit(tmp_path):
+    program = """
+import llvmlite.binding, numpy as np
+features = llvmlite.binding.get_host_cpu_features()
+features.update({name: False for name in features if name.startswith("avx512")})
+llvmlite.binding.get_host_cpu_features = lambda: features
+from mdlatent import distances, lanes
+assert not lanes.HAS_AVX512
+x = np.random.default_rng(0).random((2, 136, 3)).astype(np.float32)
+for n in (136, 48):
+    expected = distances.full(x[:, :n])
+    distances.STREAM_BYTES, distances.STREAM_ATOMS = 0, 16
+    np.testing.assert_array_equal(distances.full(x[:, :n]), expected)
+    distances.STREAM_BYTES = 2**30
+"""
+    without = {"PYTHONPATH": str(PACKAGE), "NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | without)
 
 
 @given(

@@ -1,7 +1,7 @@
 """Distance kernels compiled with numba; import this module only where they run (numba takes 0.3 s to import).
 
 Whole rows are computed, although the matrix is symmetric: mirroring one half costs eight times as much as computing it
-again, for the writes of a column are scattered; only blocks that go past the caches are mirrored, in registers
+again, for the writes of a column are scattered; only blocks that go past the caches are mirrored
 (streamed_frames.py). Differences are taken directly; the Gram form |x|² + |y|² − 2xy is slower and loses 4e-3 nm at 50
 nm from the origin. (x−y)² = (y−x)² exactly, so the matrices are symmetric to the bit.
 """

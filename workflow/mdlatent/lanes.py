@@ -16,12 +16,14 @@ from numba import extending
 from numba.core import cgutils, types
 
 __all__ = [
+    "HAS_AVX512",
     "INDEX",
     "LANES",
     "VECTOR",
     "Lanes",
     "broadcast",
     "constant",
+    "element",
     "load",
     "loop",
     "pointer",
@@ -32,7 +34,7 @@ __all__ = [
 
 LANES = 16
 LEAST_ROOT = 2.0**-36  # of smaller ones the products lose bits
-HAS_ROUGH_ROOTS = "avx512f" in llvmlite.binding.get_host_cpu_features()
+HAS_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 INDEX = ir.IntType(32)
 
@@ -89,7 +91,7 @@ class Lanes:
         (Markstein, IBM J. Res. Dev. 34, 111 (1990), doi 10.1147/rd.341.0111; the tests try every mantissa). Very small,
         infinite and undefined numbers take the usual way.
         """
-        if not HAS_ROUGH_ROOTS:
+        if not HAS_AVX512:
             return self.sqrt()
         builder, bits = self.builder, ir.IntType(LANES)
         kind = ir.FunctionType(VECTOR, [VECTOR, VECTOR, bits])
@@ -133,6 +135,14 @@ def broadcast(builder: Any, number: Any, vector: Any = VECTOR) -> Lanes:
     one = builder.insert_element(empty, number, ir.Constant(INDEX, 0))
     zeros = ir.Constant(ir.VectorType(INDEX, LANES), [0] * LANES)
     return Lanes(builder, builder.shuffle_vector(one, empty, zeros))
+
+
+def element(builder: Any, vector: Any, number: Any) -> Lanes:
+    """A vector of one number of `vector`, of which one is known only when the code runs; AVX-512 alone has it."""
+    numbers = ir.VectorType(INDEX, LANES)
+    kind = ir.FunctionType(VECTOR, [VECTOR, numbers])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.permvar.sf.512")
+    return Lanes(builder, builder.call(function, [vector, broadcast(builder, number, numbers).value]))
 
 
 def pointer(builder: Any, data: Any, index: Any) -> Any:

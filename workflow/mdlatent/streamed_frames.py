@@ -33,27 +33,35 @@ def _of_rows(x, y, z, n, lead, start, out, edges):
         apart *= 2
     for first in range(apart):
         k = (lead - start - first * n) % LANES
-        _lines(x, y, z, n, k, (n - k) // LANES, first, n, apart, start, out, edges)
+        _lines(x, y, z, n, k, (n - k) // LANES, first, apart, start, out, edges)
+        _seams(x, y, z, n, n - (n - k) % LANES, first, n, apart, start, out, edges)
     end = (lead - start) % LANES
     _part(x, y, z, 0, 0, end, out, start, edges)
-    for i in range(n):
-        k = (lead - start - i * n) % LANES
-        end = n - (n - k) % LANES
-        if end < n and i + 1 < n:
-            streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
+    end = n - (n - (lead - start - (n - 1) * n)) % LANES
     _part(x, y, z, n - 1, end, n, out, start, edges)
 
 
 @njit(cache=True)
-def _lines(x, y, z, n, k, lines, first, stop, apart, start, out, edges):
-    """So many lines from column k on of rows first, first + apart, … < stop, some side by side: they share loads."""
+def _lines(x, y, z, n, k, lines, first, apart, start, out, edges):
+    """So many lines from column k on of rows first, first + apart, …, some side by side: they share loads."""
     i = first
-    while i + (streaming.MANY - 1) * apart < stop:
+    while i + (streaming.MANY - 1) * apart < n:
         streaming.rows(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
         i += streaming.MANY * apart
-    while i < stop:
+    while i < n:
         streaming.row(x, y, z, out, k, lines, i, apart, start + i * n + k, n, edges)
         i += apart
+
+
+@njit(cache=True)
+def _seams(x, y, z, n, end, first, stop, apart, start, out, edges):
+    """Lines from column `end` on of rows first, first + apart, … < stop, with the beginnings of the rows after them.
+
+    The last row has none after it.
+    """
+    count = (min(stop, n - 1) - first + apart - 1) // apart
+    if end < n:
+        streaming.seams(x, y, z, out, end, n - end, first, apart, count, start + first * n + end, n, edges)
 
 
 @njit(cache=True)
@@ -62,15 +70,21 @@ def _of_blocks(x, y, z, n, lead, start, out, edges):
     atoms by as many others are computed once and written twice, which saves half of the square roots."""
     _part(x, y, z, 0, 0, lead, out, start, edges)
     end = n - (LANES - lead if lead else 0)  # of the last line that is all in one row
-    if end < n:
-        for i in range(n - 1):
-            streaming.line(x, y, z, out, end, i, i + 1, n - end, start + i * n + end, edges)
-    for first, stop in ((0, lead), (end, n)):
-        _lines(x, y, z, n, lead, (end - lead) // LANES, first, stop, 1, start, out, edges)
+    fresh, kept, image = streaming.scratch(), streaming.scratch(), -1
     for first in range(lead, end, LANES):
-        _lines(x, y, z, n, first, 1, first, first + LANES, 1, start, out, edges)
-        for k in range(first + LANES, end, LANES):
-            streaming.block(x, y, z, out, k, first, start + first * n + k, start + k * n + first, n, edges)
+        for k in range(first, end, LANES):  # one on the diagonal, which has no image, is the last of all
+            at = start + first * n + k
+            if image < 0:
+                streaming.block(x, y, z, out, k, first, at, image, n, fresh, kept, edges)
+            else:
+                streaming.block_and_image(x, y, z, out, k, first, at, image, n, fresh, kept, edges)
+            fresh, kept, image = kept, fresh, -1 if k == first else start + k * n + first
+        _seams(x, y, z, n, end, first, first + LANES, 1, start, out, edges)
+    if end < n:
+        _seams(x, y, z, n, end, 0, lead, 1, start, out, edges)
+        _seams(x, y, z, n, end, end, n, 1, start, out, edges)
+        for k in range(lead, end, LANES):  # of the last atoms and the first
+            streaming.block(x, y, z, out, k, end, start + end * n + k, -1, n, fresh, kept, edges)
     _part(x, y, z, n - 1, end, n, out, start, edges)
 
 

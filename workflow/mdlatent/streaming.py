@@ -14,7 +14,7 @@ from numba import extending
 from numba.core import cgutils, types
 
 from mdlatent import lanes
-from mdlatent.lanes import INDEX, LANES, Lanes  # LANES float32 are a line of the cache
+from mdlatent.lanes import INDEX, LANES, VECTOR, Lanes  # LANES float32 are a line of the cache
 
 intrinsic: Any = extending.intrinsic  # its types do not say that the first argument is numba's own
 
@@ -52,6 +52,18 @@ def _atom(context, builder, signature, args, at):
     return [lanes.broadcast(builder, builder.load(builder.gep(one, [at]))).value for one in data]
 
 
+def _atoms(context, builder, signature, args, first):
+    """A function of a number below LANES: the atom so many after `first`, as `_atom` gives it.
+
+    From registers, where the processor can: loads between lines on their way to memory slow those down, by a fourth
+    where each line takes three, even from the nearest cache.
+    """
+    if not lanes.HAS_AVX512:
+        return lambda number: _atom(context, builder, signature, args, builder.add(first, number))
+    atoms = _columns(context, builder, signature, args, first)
+    return lambda number: [lanes.element(builder, axis, builder.trunc(number, INDEX)).value for axis in atoms]
+
+
 def _distances(builder, others, atoms, edges, root=Lanes.sqrt):
     """A vector of distances; with `edges` those to the nearest images, and sums as `distance_rows` makes them there."""
     flags, total = ("contract",) if edges else (), None
@@ -66,33 +78,19 @@ def _distances(builder, others, atoms, edges, root=Lanes.sqrt):
     return root(Lanes(builder, total)).value
 
 
-def _transposed(builder, rows):
-    """Sixteen vectors as the columns of what they are the rows of: in groups of four lanes, then of groups."""
+# Of two vectors, the even ones (first) and the odd ones: of the lanes in each group of four, and of the groups.
+LANES_IN_GROUPS = [[4 * group + lane + odd for group in range(4) for lane in (0, 2, 16, 18)] for odd in (0, 1)]
+WHOLE_GROUPS = [[4 * (group + odd) + lane for group in (0, 2, 4, 6) for lane in range(4)] for odd in (0, 1)]
 
-    def exchange(pairs, masks):
-        """Of each pair of vectors two others, by which lanes of both they take."""
-        result = list(rows)
-        for a, b in pairs:
-            both = rows[a], rows[b]
-            for place, mask in zip((a, b), masks, strict=True):
-                result[place] = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(INDEX, LANES), mask))
-        return result
 
-    def within_groups(mask):
-        return [4 * group + lane % 4 + (LANES if lane >= 4 else 0) for group in range(4) for lane in mask]
+def _turned(builder, four, masks):
+    """Four vectors as the columns of what they are the rows of, by `masks` lanes in groups or whole groups."""
 
-    def of_groups(groups):
-        return [LANES * (group >= 4) + 4 * (group % 4) + lane for group in groups for lane in range(4)]
+    def taken(two, mask):
+        return builder.shuffle_vector(*two, ir.Constant(ir.VectorType(INDEX, LANES), mask))
 
-    even = range(0, LANES, 2)
-    rows = exchange([(k, k + 1) for k in even], [within_groups(m) for m in ((0, 4, 1, 5), (2, 6, 3, 7))])
-    halves = [(k, k + 2) for k in range(LANES) if k % 4 < 2]
-    rows = exchange(halves, [within_groups(m) for m in ((0, 1, 4, 5), (2, 3, 6, 7))])
-    rows = [rows[k + (0, 2, 1, 3)[j]] for k in range(0, LANES, 4) for j in range(4)]  # lane j of each group
-    for step in (4, 8):
-        pairs = [(k, k + step) for k in range(LANES) if not k & step]
-        rows = exchange(pairs, [of_groups(m) for m in ((0, 2, 4, 6), (1, 3, 5, 7))])
-    return rows
+    halves = [[taken(two, mask) for two in (four[:2], four[2:])] for mask in masks]
+    return [taken(halves[number % 2], masks[number // 2]) for number in range(4)]
 
 
 def _store(builder, vector, pointer):
@@ -116,25 +114,33 @@ def fill_line(typing, out, at, value):
 
 
 @intrinsic
-def line(typing, x, y, z, out, k, i, after, split, at, edges):
-    """out[at : at + LANES] = distances of atoms k, k + 1, … to atom i, from the lane `split` on to atom `after`.
+def seams(typing, x, y, z, out, k, split, i, apart, count, at, n, edges):
+    """`count` lines of a matrix (n, n) that end rows i, i + apart, … and begin those after them.
 
-    out[at] begins a line of the cache. With `edges` (a, b, c) of a rectangular box instead of (), distances are those
-    to the nearest images, for differences up to the box; so below.
+    Each is the distances of atoms k, k + 1, … to atom i (or i + apart, …), from the lane `split` on to the atom after
+    that. The first goes to out[at : at + LANES], which is a line of the cache, as the others then are. With `edges`
+    (a, b, c) of a rectangular box instead of (), distances are those to the nearest images, for differences up to the
+    box; so below.
     """
 
     def code(context, builder, signature, args):
         numbers = ir.VectorType(INDEX, LANES)
-        split = lanes.broadcast(builder, builder.trunc(args[7], INDEX), numbers).value
+        split = lanes.broadcast(builder, builder.trunc(args[5], INDEX), numbers).value
         first = builder.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), split)
-        one, after = (_atom(context, builder, signature, args, args[at]) for at in (5, 6))
-        atoms = [builder.select(first, *both) for both in zip(one, after, strict=True)]
         others = _columns(context, builder, signature, args, args[4])
-        found = _distances(builder, others, atoms, cgutils.unpack_tuple(builder, args[9]))
-        _store(builder, found, _pointer(context, builder, signature, args, 3, args[8]))
+        box = cgutils.unpack_tuple(builder, args[11])
+        with cgutils.for_range(builder, args[8]) as loop:
+            further = builder.mul(loop.index, args[7])
+            row = builder.add(args[6], further)
+            after = builder.add(row, row.type(1))
+            both = (_atom(context, builder, signature, args, atom) for atom in (row, after))
+            atoms = [builder.select(first, *axis) for axis in zip(*both, strict=True)]
+            place = builder.add(args[9], builder.mul(args[10], further))
+            found = _distances(builder, others, atoms, box)
+            _store(builder, found, _pointer(context, builder, signature, args, 3, place))
         return context.get_dummy_value()
 
-    return types.void(x, y, z, out, k, i, after, split, at, edges), code
+    return types.void(x, y, z, out, k, split, i, apart, count, at, n, edges), code
 
 
 def _rows(many):
@@ -172,31 +178,72 @@ row, rows = _rows(1), _rows(MANY)
 
 
 @intrinsic
-def block(typing, x, y, z, out, k, i, at, mirrored, n, edges):
-    """A block of a matrix (n, n) and its image below the diagonal: d, of LANES atoms from i on to as many from k on.
-
-    d[j] goes to out[at + j n :], d[:, j] to out[mirrored + j n :]. Both begin a line of the cache, and n is a multiple
-    of LANES, so that this holds for every j.
-    """
+def scratch(typing):
+    """Room for LANES vectors on the stack, which stays in the nearest cache."""
 
     def code(context, builder, signature, args):
-        others = _columns(context, builder, signature, args, args[4])
-        box = cgutils.unpack_tuple(builder, args[9])
+        memory = cgutils.alloca_once(builder, VECTOR, LANES)
+        memory.align = 4 * LANES
+        return builder.bitcast(memory, context.get_value_type(signature.return_type))
 
-        def store(vector, first, number):
-            at = builder.add(first, builder.mul(args[8], ir.Constant(args[8].type, number)))
-            _store(builder, vector, _pointer(context, builder, signature, args, 3, at))
+    return types.CPointer(types.float32)(), code
 
-        rows = []
-        for number in range(LANES):  # each is written at once: one after another they would wait for memory
-            atom = builder.add(args[5], ir.Constant(args[5].type, number))
-            rows.append(_distances(builder, others, _atom(context, builder, signature, args, atom), box))
-            store(rows[-1], args[6], number)
-        for number, column in enumerate(_transposed(builder, rows)):
-            store(column, args[7], number)
-        return context.get_dummy_value()
 
-    return types.void(x, y, z, out, k, i, at, mirrored, n, edges), code
+def _block(mirrors):
+    """An intrinsic function for a block of a matrix, which mirrors an earlier block meanwhile or does not."""
+
+    @intrinsic
+    def run(typing, x, y, z, out, k, i, at, image, n, fresh, kept, edges):
+        """A block d of a matrix (n, n), of LANES atoms from i on to as many from k on, and the image of an earlier one.
+
+        d[j] goes to out[at + j n :], and into `fresh` what a later call needs. What an earlier one left in `kept`, of
+        its block b, is mirrored: b[:, j] goes to out[image + j n :]. All of these begin lines of the cache; n is a
+        multiple of LANES. If nothing is mirrored, the first rows come once more after the last, as atoms do in x.
+
+        Four rows of one and four of the other take turns. Were a block turned over as soon as it is computed, no roots
+        would be taken meanwhile, for the processor looks no more than some 350 instructions ahead. What is kept is half
+        turned over, so that each turn reads four vectors.
+        """
+
+        def code(context, builder, signature, args):
+            others = _columns(context, builder, signature, args, args[4])
+            atom = _atoms(context, builder, signature, args, args[5])
+            box = cgutils.unpack_tuple(builder, args[11])
+            whole = args[8].type
+
+            def save(vector, first, row):
+                at = builder.add(first, builder.mul(args[8], row))
+                _store(builder, vector, _pointer(context, builder, signature, args, 3, at))
+
+            def place(memory, rows, column):
+                """Of a vector of rows 4 `rows`, …, + 3 and, in its groups, columns `column`, + 4, + 8, + 12."""
+                number = builder.add(builder.mul(rows, whole(4)), column)
+                return lanes.pointer(builder, memory, builder.mul(number, whole(LANES)))
+
+            with cgutils.for_range(builder, whole(4)) as loop:
+                if mirrors:
+                    parts = [builder.load(place(args[10], whole(rows), loop.index)) for rows in range(4)]
+                    images = _turned(builder, parts, WHOLE_GROUPS)
+                made = []
+                for number in range(4):
+                    row = builder.add(builder.mul(loop.index, whole(4)), whole(number))
+                    made.append(_distances(builder, others, atom(row), box))
+                    if mirrors:
+                        save(images[number], args[7], builder.add(loop.index, whole(4 * number)))
+                    else:
+                        inside = builder.icmp_signed("<", builder.add(args[5], row), args[8])
+                        row = builder.select(inside, row, builder.sub(row, args[8]))
+                    save(made[-1], args[6], row)
+                for number, part in enumerate(_turned(builder, made, LANES_IN_GROUPS)):
+                    builder.store(part, place(args[9], loop.index, whole(number)))
+            return context.get_dummy_value()
+
+        return types.void(x, y, z, out, k, i, at, image, n, fresh, kept, edges), code
+
+    return run
+
+
+block, block_and_image = _block(False), _block(True)
 
 
 @intrinsic
