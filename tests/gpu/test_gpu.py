@@ -220,9 +220,10 @@ def test_norm_of_matrices(side):
     found = {}
     for device in ("cpu", "cuda"):
         norm.zero_grad()
-        y = norm.to(device)(x.to(device).requires_grad_())
+        here = x.to(device, copy=True).requires_grad_()
+        y = norm.to(device)(here)
         y.backward(pull.to(device))
-        found[device] = [one.cpu() for one in (y.detach(), norm.weight.grad, norm.bias.grad)]
+        found[device] = [one.cpu() for one in (y.detach(), here.grad, norm.weight.grad, norm.bias.grad)]
     for here, there in zip(found["cuda"], found["cpu"], strict=True):
         torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
 

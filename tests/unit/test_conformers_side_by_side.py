@@ -99,6 +99,17 @@ def test_rmsd_is_that_of_rdkit(smiles: str) -> None:
     np.testing.assert_allclose(many_rmsd.rmsd_between(x[:4, heavy], x[:, heavy], same), expected[:4], atol=3e-3)
 
 
+def test_rmsd_does_not_depend_on_the_order_in_memory() -> None:
+    mol, x = conformers(SMILES[4], 5)
+    heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, 100)
+    usual = np.ascontiguousarray(x[:, heavy])
+    other = np.asfortranarray(usual)
+    np.testing.assert_array_equal(many_rmsd.rmsd_matrix(other, same), many_rmsd.rmsd_matrix(usual, same))
+    np.testing.assert_array_equal(
+        many_rmsd.rmsd_between(other[:2], other, same), many_rmsd.rmsd_between(usual[:2], usual, same)
+    )
+
+
 def test_signs_tell_stereoisomers_apart() -> None:
     isomers = [f"C[C@{at}H](O)/C=C{side}F" for at in ("", "@") for side in ("/", "\\")]
     found = []

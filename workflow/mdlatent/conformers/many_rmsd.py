@@ -60,7 +60,7 @@ def rmsd_between(one_angstrom: np.ndarray, other_angstrom: np.ndarray, same: np.
 def _prepared(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centred conformers one by one (C, 3 n) and, flat, in columns of LANES, filled up; sums of squares (C,)."""
     count, n, _ = coordinates.shape
-    centred = coordinates - coordinates.mean(1, keepdims=True)
+    centred = np.ascontiguousarray(coordinates - coordinates.mean(1, keepdims=True))  # whatever their order in memory
     blocks = -(-count // LANES)
     filled = centred[np.minimum(np.arange(blocks * LANES), max(0, count - 1))].astype(np.float32)
     columns = np.ascontiguousarray(filled.reshape(blocks, LANES, 3 * n).transpose(0, 2, 1)).reshape(-1)

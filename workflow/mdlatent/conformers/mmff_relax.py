@@ -57,7 +57,7 @@ class SideBySide:
             if deadline:
                 deadline.check("relaxation")
             _relax(block.reshape(-1), self.terms, max_steps, energy)
-        found = x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64)
+        found = x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64, order="C")
         return found, energies.reshape(-1)[:n].astype(np.float64)
 
 
