@@ -15,7 +15,7 @@ from rdkit import Chem
 from mdlatent.compiling import njit
 from mdlatent.conformers import mmff_kernels
 from mdlatent.conformers.embedding import Deadline
-from mdlatent.conformers.mmff_terms import terms
+from mdlatent.conformers.mmff_terms import Terms, terms
 from mdlatent.lanes import LANES, loop, select
 
 __all__ = ["SideBySide"]
@@ -33,11 +33,16 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 class SideBySide:
-    """MMFF94 or MMFF94s, by RDKit's `properties`, of many conformers of one molecule. What comes out of each depends on
-    nothing but itself. float64 of what was computed in float32."""
+    """A force field of the form of MMFF94, given by its terms, of many conformers of one molecule. What comes out of
+    each depends on nothing but itself. float64 of what was computed in float32."""
 
-    def __init__(self, mol: Chem.Mol, properties: Any) -> None:
-        self.terms = terms(mol, properties)
+    def __init__(self, some_terms: Terms) -> None:
+        self.terms = some_terms
+
+    @classmethod
+    def mmff(cls, mol: Chem.Mol, properties: Any) -> SideBySide:
+        """MMFF94 or MMFF94s, as RDKit's `properties` say."""
+        return cls(terms(mol, properties))
 
     def energies(self, coordinates_angstrom: np.ndarray) -> np.ndarray:
         """Energies (B,) in kcal/mol of conformers (B, n_atoms, 3)."""

@@ -93,7 +93,7 @@ def build(
 ) -> Pool:
     """The pool for n conformers. Raises MoleculeError if time is up, it cannot be embedded or has no force field."""
     structures = _relaxed(mol, _starts(mol, n, seed, options, statistics, deadline), n, options, deadline)
-    judged = SideBySide(mol, ForceField(mol, JUDGE).properties)
+    judged = SideBySide.mmff(mol, ForceField(mol, JUDGE).properties)
     kcal = np.array([judged.energies(some) for some in structures])  # (stages, draws)
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, AUTOMORPHISMS)
     mirror = options.mirror and has_mirror(mol)
@@ -130,7 +130,7 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
 
     The first of `starts` tells the stereo.
     """
-    field = SideBySide(mol, ForceField(mol).properties)
+    field = SideBySide.mmff(mol, ForceField(mol).properties)
     now, structures = starts, []
     for number, steps in enumerate(options.stages):
         now, kcal = field.relax(now, steps, deadline)
