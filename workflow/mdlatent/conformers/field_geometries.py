@@ -18,7 +18,7 @@ from mdlatent.conformers.mmff_relax import SideBySide
 from mdlatent.conformers.molecules import MoleculeError
 from mdlatent.conformers.rotors import find_rotors
 
-__all__ = ["Counts", "geometries"]
+__all__ = ["LATER", "Counts", "geometries"]
 
 N_STARTS, N_EMBEDDED, N_RIGID = 200, 12, 40
 STAGES = (25, 60, 200)  # evaluations of the energy
@@ -35,6 +35,9 @@ class Counts:
     halfway: int = 6  # after the second
     lowest: int = 14  # of the minima
     others: int = 8
+
+
+LATER = Counts(rough=0, halfway=6, lowest=20, others=10)  # in later rounds
 
 
 def geometries(mol: Chem.Mol, field: SideBySide, seed: int, counts: Counts, deadline: Deadline) -> np.ndarray:

@@ -105,13 +105,16 @@ def union(graphs: Sequence[FieldGraph]) -> FieldGraph:
         joined([getattr(graph.terms, name) for graph in graphs], "" if name.endswith("values") else "atom")
         for name in Terms._fields
     )
-    own = (joined([getattr(graph, name) for graph in graphs], name) for name in FieldGraph._fields[:-1])
-    return FieldGraph(*own, Terms(*terms))
+    own: dict[str, Any] = {
+        name: joined([getattr(graph, name) for graph in graphs], name) for name in FieldGraph._fields[:-1]
+    }
+    return FieldGraph(**own, terms=Terms(*terms))
 
 
 def mapped(graph: FieldGraph, change: Callable[[np.ndarray], Any]) -> FieldGraph:
     """The same graph with each array changed, as by `torch.from_numpy`."""
-    return FieldGraph(*map(change, graph[:-1]), Terms(*map(change, graph.terms)))
+    own: dict[str, Any] = {name: change(getattr(graph, name)) for name in FieldGraph._fields[:-1]}
+    return FieldGraph(**own, terms=Terms(*map(change, graph.terms)))
 
 
 def _atom(atom: Chem.Atom, rings: Any) -> list[float]:

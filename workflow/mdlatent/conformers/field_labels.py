@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ from mdlatent.conformers.molecules import Molecule, MoleculeError, positions
 from mdlatent.conformers.pm7 import Labels
 from mdlatent.errors import ProcessLost
 
-__all__ = ["Task", "label_all"]
+__all__ = ["Task", "keep", "label_all"]
 
 log = logging.getLogger("mdlatent")
 
@@ -41,10 +41,18 @@ class Task:
 
     counts: Counts
     references: int
-    field: Path | None  # of LearnedField
+    field: Path | None  # of LearnedField, as `keep` has written it
     folder: Path  # of the labels
     seed: int
     limit_s: float  # wall time for a molecule
+
+
+def keep(field: LearnedField, folder: Path) -> Path:
+    """Write a field among its labels, under a name that tells its weights, for Task.field."""
+    path = folder / f"field-{field.digest[:16]}.npz"
+    if not path.exists():
+        field.save(path)
+    return path
 
 
 def label_all(molecules: Sequence[Molecule], task: Task, processes: int = 1) -> list[Labels | None]:
@@ -111,24 +119,11 @@ def _path(molecule: Molecule, task: Task) -> Path:
     """The file of a molecule: its name tells the graph, the references, the field, and all else it is made from."""
     bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), str(b.GetBondType())) for b in molecule.mol.GetBonds()]
     atoms = [(a.GetAtomicNum(), a.GetFormalCharge(), str(a.GetChiralTag())) for a in molecule.mol.GetAtoms()]
-    known = [positions(molecule.mol)[: task.references].astype(np.float64).tobytes()]
-    made_from = [VERSION, atoms, bonds, _digest(known), asdict(task.counts), task.seed]
-    return task.folder / f"{files.stamp(*made_from, task.field and _digest_of_field(task.field))}.npz"
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    result = hashlib.sha256()
-    for part in parts:
-        result.update(part)
-    return result.hexdigest()
+    known = positions(molecule.mol)[: task.references].astype(np.float64)
+    made_from = [VERSION, atoms, bonds, hashlib.sha256(known.tobytes()).hexdigest(), asdict(task.counts), task.seed]
+    return task.folder / f"{files.stamp(*made_from, task.field and task.field.name)}.npz"
 
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path) -> LearnedField:
     return LearnedField.load(path)
-
-
-@functools.lru_cache(maxsize=2)
-def _digest_of_field(path: Path) -> str:
-    weights = _load(path).weights
-    return _digest(weights[name].tobytes() for name in sorted(weights))

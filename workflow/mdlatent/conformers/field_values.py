@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mdlatent.conformers.field_graph import ATOM_FEATURES, BOND_FEATURES, FieldGraph
+from mdlatent.conformers.field_graph import FieldGraph
 from mdlatent.conformers.mmff_terms import COULOMB, SCALED_1_4, Terms
 
 __all__ = ["HEADS", "charges", "embedding", "n_layers", "values"]

@@ -1,4 +1,4 @@
-"""A force field of the form of MMFF94s whose values a graph network has corrected: read from a file, used without torch.
+"""A force field of the form of MMFF94s with values that a graph network has corrected: read from a file, without torch.
 
 It needs what MMFF94s needs: RDKit's types for every atom. Energies and relaxation are those of mmff_kernels.py, at the
 same speed, since only the values differ; the network itself takes milliseconds for each molecule, once.
@@ -6,6 +6,7 @@ same speed, since only the values differ; the network itself takes milliseconds 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,14 @@ class LearnedField:
     def __init__(self, weights: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> None:
         self.weights, self.provenance = dict(weights), dict(provenance)
 
+    @property
+    def digest(self) -> str:
+        """A digest of the weights: fields with the same are the same."""
+        result = hashlib.sha256()
+        for name in sorted(self.weights):
+            result.update(name.encode() + self.weights[name].tobytes())
+        return result.hexdigest()
+
     def terms(self, mol: Chem.Mol) -> Terms:
         """All terms of a molecule with explicit hydrogens, as float32.
 
@@ -46,13 +55,10 @@ class LearnedField:
 
     def save(self, path: str | Path) -> None:
         """Write as .npz; the same weights give the same bytes."""
+        arrays: dict[str, Any] = {PREFIX + name: self.weights[name] for name in sorted(self.weights)}
+        arrays |= {"features": np.array(FEATURES), "provenance": np.array(json.dumps(self.provenance))}
         with files.write_beside(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                features=np.array(FEATURES),
-                provenance=np.array(json.dumps(self.provenance)),
-                **{PREFIX + name: self.weights[name] for name in sorted(self.weights)},
-            )
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedField:
@@ -61,9 +67,7 @@ class LearnedField:
             with np.load(path, allow_pickle=False) as stored:
                 features = tuple(stored["features"].tolist())
                 provenance = json.loads(str(stored["provenance"]))
-                weights = {
-                    name.removeprefix(PREFIX): stored[name] for name in stored.files if name.startswith(PREFIX)
-                }
+                weights = {name.removeprefix(PREFIX): stored[name] for name in stored.files if name.startswith(PREFIX)}
         except (OSError, KeyError, ValueError, EOFError) as error:
             raise DataError(
                 f"{path}: got no learned force field ({error}); make it with mdlatent.conformers.train_field"

@@ -12,9 +12,9 @@ Labels are kept in a folder: a run that was stopped goes on from there.
 import argparse
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rdkit
 
@@ -23,11 +23,16 @@ from mdlatent.conformers import split_options
 from mdlatent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mdlatent.conformers.field_labels import Task
+    from mdlatent.conformers.field_graph import FieldGraph
+    from mdlatent.conformers.field_net import FieldNet
     from mdlatent.conformers.fit_field import Example
+    from mdlatent.conformers.mmff_terms import Terms
     from mdlatent.conformers.molecules import Molecule
+    from mdlatent.conformers.pm7 import Labels
 
 log = logging.getLogger("mdlatent")
+
+REFERENCES = 10  # of a molecule that are labelled
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, of geometries and of the training")
     split_options.add_fractions(parser)
-    parser.add_argument("--rounds", type=int, default=2, help="of labels: the first by MMFF94s, others by what it became")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of labels: the first by MMFF94s, others by what it became"
+    )
     parser.add_argument("--epochs", type=int, help="passes over the molecules, in each round")
     parser.add_argument("--width", type=int, help="of the network")
     parser.add_argument("--layers", type=int, help="of the network: rounds of messages")
@@ -62,8 +69,8 @@ def _run(args: argparse.Namespace) -> None:
     import torch
 
     from mdlatent.conformers import fit_field, pm7, scaffolds, sdf
-    from mdlatent.conformers.field_geometries import Counts
-    from mdlatent.conformers.field_labels import Task
+    from mdlatent.conformers.field_geometries import LATER, Counts
+    from mdlatent.conformers.field_labels import Task, keep, label_all
     from mdlatent.conformers.learned_field import LearnedField
 
     torch.set_num_threads(1)
@@ -80,17 +87,80 @@ def _run(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in ("epochs", "width", "layers")}
     options = replace(fit_field.Options(), **{name: value for name, value in given.items() if value is not None})
 
-    labelled = _examples(validation, [task], args.processes)
-    tasks, found = [], None
+    measured = _examples(validation, [label_all(validation, task, args.processes)])
+    rounds: list[list[Labels | None]] = []
     for number in range(args.rounds):
-        tasks.append(task)
-        examples = _examples(train, tasks, args.processes)
-        log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples),
-                 sum(len(one.energies) for one in examples))  # fmt: skip
+        rounds.append(label_all(train, task, args.processes))
+        examples = _examples(train, rounds)
+        n_geometries = sum(len(one.energies) for one in examples)
+        log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
         net = fit_field.fit(examples, options, args.seed)
-        found = net.weights()
+        errors = _errors(net, measured) if measured else {}
+        for name, one in errors.items():
+            log.info("%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å",
+                     name, len(measured), one["energy_kcal"], one["slope_kcal_per_angstrom"])  # fmt: skip
         if number + 1 < args.rounds:
-            path = folder / f"field{number}.npz"
-            LearnedField(found, {"round": number}).save(path)
-            task = replace(task, counts=Counts(rough=0, halfway=6, lowest=20, others=10), references=0, field=path)
-    ...
+            path = keep(LearnedField(net.weights(), {"round": number}), folder)
+            task = replace(task, counts=LATER, references=0, field=path)
+    provenance = {
+        "source": args.source,
+        "files": {path.name: files.digest(path) for path in [*args.sdf, *args.more]},
+        "seed": args.seed,
+        "fractions": list(args.fractions),
+        "rounds": args.rounds,
+        "options": asdict(options),
+        "n_molecules": len(examples),
+        "n_geometries": n_geometries,
+        "molecules_sha256": hashlib.sha256("\n".join(one.name for one in examples).encode()).hexdigest(),
+        "n_validation": len(measured),
+        "validation": errors,
+        "method": "PM7",
+        "mopac": mopac,
+        "mdlatent": __version__,
+        "rdkit": rdkit.__version__,
+        "torch": torch.__version__,
+    }
+    LearnedField(net.weights(), provenance).save(args.output)
+    log.info("%s: from %d molecules, of %d training molecules and %d further ones", args.output, len(examples),
+             len(parts["train"]), len(added))  # fmt: skip
+
+
+def _usable(molecules: "Sequence[Molecule]", max_atoms: int) -> "list[Molecule]":
+    """Molecules small enough, of the elements that are learned, with graphs that can be trusted."""
+    from mdlatent.conformers.field_graph import ELEMENTS
+
+    return [
+        one
+        for one in molecules
+        if not one.broken
+        and one.mol.GetNumAtoms() <= max_atoms
+        and all(atom.GetAtomicNum() in ELEMENTS for atom in one.mol.GetAtoms())
+    ]
+
+
+def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels | None]]") -> "list[Example]":
+    """What is learned from each molecule, from its labels of all rounds together."""
+    import numpy as np
+
+    from mdlatent.conformers.fit_field import example
+    from mdlatent.conformers.pm7 import Labels
+
+    result = []
+    for molecule, *some in zip(molecules, *rounds, strict=True):
+        there = [labels for labels in some if labels is not None]
+        if there:
+            together = Labels(*(np.concatenate(parts) for parts in zip(*there, strict=True)))
+            result.append(example(molecule.name, molecule.bare, together))
+    return [one for one in result if one is not None]
+
+
+def _errors(net: "FieldNet", measured: "Sequence[Example]") -> dict[str, dict[str, float]]:
+    """Of MMFF94s and of the learned field."""
+    from mdlatent.conformers.fit_field import errors
+
+    fields: dict[str, Callable[[FieldGraph], Terms]] = {"MMFF94s": lambda graph: graph.terms, "learned field": net}
+    return {name: errors(field, measured)._asdict() for name, field in fields.items()}
+
+
+if __name__ == "__main__":
+    stage.run(main)
