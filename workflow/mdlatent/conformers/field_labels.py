@@ -15,8 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from rdkit import Chem
 
 from mdlatent import files, stage
 from mdlatent.conformers import pm7
@@ -62,50 +64,69 @@ def label_all(molecules: Sequence[Molecule], task: Task, processes: int = 1) -> 
     """
     pm7.library()
     task.folder.mkdir(parents=True, exist_ok=True)
+    jobs = [_job(molecule, task) for molecule in molecules]
     found: list[Labels | None] = []
     work = functools.partial(_label, task=task)
     try:
-        for molecule, reason in stage.progress(_done(work, molecules, processes), len(molecules), "labelled"):
+        for job, reason in stage.progress(_done(work, jobs, processes), len(jobs), "labelled"):
             if reason:
-                log.warning("left out %s: %s", molecule.name, reason)
-            found.append(None if reason else _read(_path(molecule, task)))
+                log.warning("left out %s: %s", job.name, reason)
+            found.append(None if reason else _read(job.path))
     except BrokenProcessPool as error:
         raise ProcessLost(
-            f"a process that labels molecules ended before its work (memory?); {len(found)} of {len(molecules)} are "
-            f"done and kept in {task.folder}: give the same command again, with fewer --processes"
+            f"a process that labels molecules ended before its work (memory?); what is done is kept in {task.folder}: "
+            "give the same command again, with fewer --processes"
         ) from error
     return found
 
 
-def _done(
-    work: Callable[[Molecule], str], molecules: Sequence[Molecule], processes: int
-) -> Iterator[tuple[Molecule, str]]:
-    """Each molecule and what `work` said of it, in their order."""
+class _Job(NamedTuple):
+    """A molecule without conformers, since RDKit rounds them where molecules go to other processes; its references
+    (K, n_atoms, 3) in Å; the file of its labels."""
+
+    name: str
+    mol: Chem.Mol
+    references: np.ndarray
+    path: Path
+
+
+def _job(molecule: Molecule, task: Task) -> _Job:
+    """What is to be done. The file's name tells the graph, the references, the field, and all else it is made from."""
+    mol, references = molecule.bare, positions(molecule.mol)[: task.references]
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), str(bond.GetBondType())) for bond in mol.GetBonds()]
+    atoms = [(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in mol.GetAtoms()]
+    known = hashlib.sha256(references.tobytes()).hexdigest()
+    made_from = [VERSION, atoms, bonds, Chem.MolToSmiles(mol), known, asdict(task.counts), task.seed]
+    return _Job(
+        molecule.name, mol, references, task.folder / f"{files.stamp(*made_from, task.field and task.field.name)}.npz"
+    )
+
+
+def _done(work: Callable[[_Job], str], jobs: Sequence[_Job], processes: int) -> Iterator[tuple[_Job, str]]:
+    """Each job and what `work` said of it, in their order."""
     if processes == 1:
-        yield from ((molecule, work(molecule)) for molecule in molecules)
+        yield from ((job, work(job)) for job in jobs)
         return
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     try:
-        yield from zip(molecules, executor.map(work, molecules), strict=True)
+        yield from zip(jobs, executor.map(work, jobs), strict=True)
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _label(molecule: Molecule, task: Task) -> str:
+def _label(job: _Job, task: Task) -> str:
     """Write the labels of a molecule, if they are not there; why it has none, or an empty text."""
-    path = _path(molecule, task)
-    if path.exists():
+    if job.path.exists():
         return ""
-    mol, deadline = molecule.bare, Deadline(task.limit_s)
+    mol, deadline = job.mol, Deadline(task.limit_s)
     try:
         learned = task.field and _load(task.field)
         field = learned.relaxer(mol) if learned else SideBySide.mmff(mol, ForceField(mol).properties)
         structures = geometries(mol, field, task.seed, task.counts, deadline)
-        known = positions(molecule.mol)[: task.references]
-        labels = pm7.label(mol, np.concatenate([known, structures]), deadline)
+        labels = pm7.label(mol, np.concatenate([job.references, structures]), deadline)
     except MoleculeError as error:
         return str(error)
-    with files.write_beside(path) as temporary:
+    with files.write_beside(job.path) as temporary:
         np.savez(temporary, **labels._asdict())
     return ""
 
@@ -113,15 +134,6 @@ def _label(molecule: Molecule, task: Task) -> str:
 def _read(path: Path) -> Labels:
     with np.load(path, allow_pickle=False) as stored:
         return Labels(*(stored[name] for name in Labels._fields))
-
-
-def _path(molecule: Molecule, task: Task) -> Path:
-    """The file of a molecule: its name tells the graph, the references, the field, and all else it is made from."""
-    bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), str(b.GetBondType())) for b in molecule.mol.GetBonds()]
-    atoms = [(a.GetAtomicNum(), a.GetFormalCharge(), str(a.GetChiralTag())) for a in molecule.mol.GetAtoms()]
-    known = positions(molecule.mol)[: task.references].astype(np.float64)
-    made_from = [VERSION, atoms, bonds, hashlib.sha256(known.tobytes()).hexdigest(), asdict(task.counts), task.seed]
-    return task.folder / f"{files.stamp(*made_from, task.field and task.field.name)}.npz"
 
 
 @functools.lru_cache(maxsize=2)
