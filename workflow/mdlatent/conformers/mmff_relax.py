@@ -39,7 +39,7 @@ class SideBySide:
     fewer atoms than the terms name: the kernels look at no bounds."""
 
     def __init__(self, some_terms: Terms) -> None:
-        self.terms = some_terms
+        self.terms = Terms(*map(np.ascontiguousarray, some_terms))
         self.n_atoms = 1 + max((int(atoms.max()) for atoms in some_terms[::2] if atoms.size), default=-1)
 
     @classmethod
