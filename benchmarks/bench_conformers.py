@@ -78,7 +78,7 @@ def relaxation(mols: list[Chem.Mol]) -> list[Row]:
 
         def ours(steps: int = steps, ends: dict[str, list[np.ndarray]] = ends) -> None:
             ends["mdlatent"] = [
-                SideBySide(mol, ForceField(mol).properties).relax(x, steps)[0]
+                SideBySide.mmff(mol, ForceField(mol).properties).relax(x, steps)[0]
                 for mol, x in zip(mols, starts, strict=True)
             ]
 

@@ -35,7 +35,7 @@ def conformers(smiles: str, n: int, noise: float = 0.05) -> tuple[Chem.Mol, np.n
 def test_energies_and_slopes_are_those_of_rdkit(smiles: str, variant: str) -> None:
     mol, x = conformers(smiles, 5)
     field = ForceField(mol, variant)
-    ours = SideBySide(mol, field.properties)
+    ours = SideBySide.mmff(mol, field.properties)
     assert ours.energies(x) == pytest.approx(field.energies(x), abs=2e-3)
     theirs = rdForceFieldHelpers.MMFFGetMoleculeForceField(with_conformers(mol, x[:1]), field.properties)
     theirs.Initialize()
@@ -54,7 +54,7 @@ def test_energies_and_slopes_are_those_of_rdkit(smiles: str, variant: str) -> No
 def test_relaxed_to_the_same_wells(smiles: str) -> None:
     mol, x = conformers(smiles, 6, 0.02)
     field = ForceField(mol)
-    ours, energies = SideBySide(mol, field.properties).relax(x, 2000)
+    ours, energies = SideBySide.mmff(mol, field.properties).relax(x, 2000)
     assert field.energies(ours) == pytest.approx(energies, abs=2e-3)
     _, theirs = field.relax(x, 5000)
     assert np.median(np.abs(energies - theirs)) < 0.02
@@ -64,7 +64,7 @@ def test_relaxed_to_the_same_wells(smiles: str) -> None:
 
 def test_what_comes_out_depends_on_the_conformer_alone() -> None:
     mol, x = conformers(SMILES[3], LANES + 3)
-    side = SideBySide(mol, ForceField(mol).properties)
+    side = SideBySide.mmff(mol, ForceField(mol).properties)
     together, energies = side.relax(x, 60)
     assert (energies < side.energies(x)).all()
     for some in (slice(0, 1), slice(7, 12), slice(LANES, LANES + 3)):
@@ -76,7 +76,7 @@ def test_what_comes_out_depends_on_the_conformer_alone() -> None:
 
 def test_a_broken_conformer_disturbs_no_other() -> None:
     mol, x = conformers(SMILES[3], 4)
-    side = SideBySide(mol, ForceField(mol).properties)
+    side = SideBySide.mmff(mol, ForceField(mol).properties)
     whole, _ = side.relax(x, 60)
     x[1, 3] = x[1, 4]  # two atoms in one place
     x[2, 0] = np.nan

@@ -28,6 +28,7 @@ from rdkit import Chem
 
 from mdlatent.conformers import pool, selection
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.molecules import MoleculeError, heavy_indices, positions, with_conformers
 from mdlatent.conformers.ranker import Ranker
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
@@ -54,6 +55,7 @@ class Task:
     statistics: TorsionStatistics | None
     options: pool.Options
     ranker: Ranker | None
+    field: LearnedField | None
     autoencoder: Path | None
 
 
@@ -66,13 +68,15 @@ def generate(
     statistics: TorsionStatistics | None = None,
     options: pool.Options | None = None,
     ranker: Ranker | None = None,
+    field: LearnedField | None = None,
     autoencoder: Path | None = None,
 ) -> Chem.Mol:
     """A copy of `mol` (explicit hydrogens; conformers of it are not looked at) with `n` conformers in Å.
 
-    `statistics` and `ranker` are those of `torsions`, by default the ones that come with the package; `options` the
-    sizes of the pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n
-    distinct conformers, some are alike.
+    `statistics` and `ranker` are those of `torsions`, by default the ones that come with the package; `field` is a
+    force field that all pools are relaxed by at the end (learned_field.py), by default none; `options` the sizes of the
+    pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n distinct
+    conformers, some are alike.
     Raises ConfigError for a generator that does not exist or lacks its weights, MoleculeError if the molecule cannot be
     embedded, has no force field, or is not done within `limit_s` seconds.
     """
@@ -83,7 +87,7 @@ def generate(
     work = Chem.Mol(mol)
     work.RemoveAllConformers()
     try:
-        task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), ranker, autoencoder)
+        task = Task(work, n, seed, Deadline(limit_s), statistics, options or pool.Options(), ranker, field, autoencoder)
         made = GENERATORS[generator](task)
     except (RuntimeError, ValueError) as error:
         if isinstance(error, MdlatentError):
@@ -119,7 +123,7 @@ def from_pool(torsions: str, ranked: bool, task: Task) -> np.ndarray:
     """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them, and with the ranker or without."""
     options = replace(task.options, torsions=torsions)
     statistics = (task.statistics or shipped_statistics()) if torsions == "learned" else None
-    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline)
+    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline, task.field)
     ranker = (task.ranker or shipped_ranker()) if ranked else None
     return made.coordinates[pool.choose(task.mol, made, task.n, options, ranker)]
 

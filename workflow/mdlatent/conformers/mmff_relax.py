@@ -15,7 +15,8 @@ from rdkit import Chem
 from mdlatent.compiling import njit
 from mdlatent.conformers import mmff_kernels
 from mdlatent.conformers.embedding import Deadline
-from mdlatent.conformers.mmff_terms import terms
+from mdlatent.conformers.mmff_terms import Terms, terms
+from mdlatent.errors import DataError
 from mdlatent.lanes import LANES, loop, select
 
 __all__ = ["SideBySide"]
@@ -33,15 +34,22 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 class SideBySide:
-    """MMFF94 or MMFF94s, by RDKit's `properties`, of many conformers of one molecule. What comes out of each depends on
-    nothing but itself. float64 of what was computed in float32."""
+    """A force field of the form of MMFF94, given by its terms, of many conformers of one molecule. What comes out of
+    each depends on nothing but itself. float64 of what was computed in float32. Raises DataError for conformers with
+    fewer atoms than the terms name: the kernels look at no bounds."""
 
-    def __init__(self, mol: Chem.Mol, properties: Any) -> None:
-        self.terms = terms(mol, properties)
+    def __init__(self, some_terms: Terms) -> None:
+        self.terms = Terms(*map(np.ascontiguousarray, some_terms))
+        self.n_atoms = 1 + max((int(atoms.max()) for atoms in some_terms[::2] if atoms.size), default=-1)
+
+    @classmethod
+    def mmff(cls, mol: Chem.Mol, properties: Any) -> SideBySide:
+        """MMFF94 or MMFF94s, as RDKit's `properties` say."""
+        return cls(terms(mol, properties))
 
     def energies(self, coordinates_angstrom: np.ndarray) -> np.ndarray:
         """Energies (B,) in kcal/mol of conformers (B, n_atoms, 3)."""
-        x, energies = _blocks(coordinates_angstrom)
+        x, energies = self._blocks(coordinates_angstrom)
         slopes = np.empty(x[0].size if len(x) else 0, np.float32)
         for block, energy in zip(x, energies, strict=True):
             mmff_kernels.energy(block.reshape(-1), self.terms, energy, slopes)
@@ -52,7 +60,7 @@ class SideBySide:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Conformers (B, n_atoms, 3) after at most so many evaluations of the energy, and their energies (B,)."""
         n, n_atoms, _ = coordinates_angstrom.shape
-        x, energies = _blocks(coordinates_angstrom)
+        x, energies = self._blocks(coordinates_angstrom)
         for block, energy in zip(x, energies, strict=True):
             if deadline:
                 deadline.check("relaxation")
@@ -60,14 +68,17 @@ class SideBySide:
         found = x.transpose(0, 2, 1).reshape(-1, n_atoms, 3)[:n].astype(np.float64, order="C")
         return found, energies.reshape(-1)[:n].astype(np.float64)
 
-
-def _blocks(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates as the kernels take them, (blocks, 3 n_atoms, LANES), the last filled up; room for energies."""
-    n, n_atoms, _ = coordinates.shape
-    blocks = -(-n // LANES)
-    filled = coordinates[np.minimum(np.arange(blocks * LANES), max(0, n - 1))]
-    x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
-    return x, np.empty((blocks, LANES), np.float32)
+    def _blocks(self, coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates as the kernels take them, (blocks, 3 n_atoms, LANES), the last filled up; room for energies."""
+        n, n_atoms, _ = coordinates.shape
+        if n_atoms < self.n_atoms:
+            raise DataError(
+                f"got conformers of {n_atoms} atoms, expected {self.n_atoms}, as the force field's molecule has"
+            )
+        blocks = -(-n // LANES)
+        filled = coordinates[np.minimum(np.arange(blocks * LANES), max(0, n - 1))]
+        x = filled.reshape(blocks, LANES, 3 * n_atoms).transpose(0, 2, 1).astype(np.float32, order="C")
+        return x, np.empty((blocks, LANES), np.float32)
 
 
 def _dot_formula(arrays, _):

@@ -38,8 +38,9 @@ class Terms(NamedTuple):
     pair_values: np.ndarray  # 1 / R*, ε, q_i q_j
 
 
-def terms(mol: Chem.Mol, properties: Any) -> Terms:
-    """All terms that are not zero. `properties` are RDKit's, which tell MMFF94 from MMFF94s."""
+def terms(mol: Chem.Mol, properties: Any, every_torsion: bool = False) -> Terms:
+    """All terms that are not zero. `properties` are RDKit's, which tell MMFF94 from MMFF94s. With `every_torsion` also
+    torsions that MMFF has no values for, as zeros, for those who have values of their own."""
     found: dict[str, list[tuple[tuple[int, ...], tuple[float, ...]]]] = {
         name: [] for name in ("bonds", "angles", "linear", "planes", "torsions", "pairs")
     }
@@ -50,7 +51,7 @@ def terms(mol: Chem.Mol, properties: Any) -> Terms:
     for atom in mol.GetAtoms():
         _around(mol, properties, atom, found)
     for bond in mol.GetBonds():
-        _torsions(mol, properties, bond, found["torsions"])
+        _torsions(mol, properties, bond, every_torsion, found["torsions"])
     apart = Chem.GetDistanceMatrix(mol)
     charges = [properties.GetMMFFPartialCharge(index) for index in range(mol.GetNumAtoms())]
     for i, j in zip(*np.nonzero(np.triu(apart > 2)), strict=True):
@@ -89,7 +90,7 @@ def _around(mol: Chem.Mol, properties: Any, centre: Chem.Atom, found: dict[str, 
                 found["planes"].append(((a, j, b, c), (MDYNE * known / 2,)))
 
 
-def _torsions(mol: Chem.Mol, properties: Any, bond: Chem.Bond, found: list[Any]) -> None:
+def _torsions(mol: Chem.Mol, properties: Any, bond: Chem.Bond, every: bool, found: list[Any]) -> None:
     """Torsions about a bond between atoms that are flat or tetrahedral."""
     ends = bond.GetBeginAtom(), bond.GetEndAtom()
     bent = (Chem.HybridizationType.SP2, Chem.HybridizationType.SP3)
@@ -101,5 +102,6 @@ def _torsions(mol: Chem.Mol, properties: Any, bond: Chem.Bond, found: list[Any])
             if i in (k, m) or m == j:
                 continue
             known = properties.GetMMFFTorsionParams(mol, i, j, k, m)
-            if known and any(known[1:]):
-                found.append(((i, j, k, m), tuple(known[1:])))
+            values = tuple(known[1:]) if known else (0.0, 0.0, 0.0)
+            if every or any(values):
+                found.append(((i, j, k, m), values))

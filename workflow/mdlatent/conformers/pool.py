@@ -6,9 +6,13 @@
    the way, and what has lost its stereo. Those that end within a fraction of an Å of each other are one well.
 4. Of each well, deepest first, the lowest structure can be chosen, and some of its members as they were after the
    earlier stages: an almost relaxed one is another structure of the same well, a kcal/mol up.
-5. Of a molecule without stereocentres the mirror image of each joins them, at the same energy and no cost.
-6. n distinct ones are chosen for the least expected error (selection.expected) with the likelihoods of a learned ranker
-   (ranker.py). Its energies are those of MMFF94: as a rank of what MMFF94s relaxed they are a little better.
+5. All that can be chosen are relaxed by a learned force field (learned_field.py), if there is one, whose wells are
+   nearer to those of PM7, then for a few steps by MMFF94s: bonds and angles go back, and with them most of the energy,
+   the shape stays.
+6. Of a molecule without stereocentres the mirror image of each joins them, at the same energy and no cost.
+7. n distinct ones are chosen for the least expected error (selection.expected) with the likelihoods of a learned ranker
+   (ranker.py). Its energies are those of MMFF94 before step 5: as a rank they are better than those of MMFF94s, and
+   than those of PM7.
 
 The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), and
 without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations. Memory and time grow
@@ -25,6 +29,7 @@ from rdkit import Chem
 from mdlatent.conformers import many_rmsd, selection
 from mdlatent.conformers.drawing import draw
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.mmff_relax import SideBySide
 from mdlatent.conformers.molecules import MoleculeError, heavy_indices
 from mdlatent.conformers.ranker import Ranker, features
@@ -57,6 +62,8 @@ class Options:
     strain_kcal: float = 6.0  # and earlier structures this far
     mirror: bool = True
     most: int = 440  # to choose from
+    field_steps: int = 100  # evaluations of the learned field, …
+    back_steps: int = 12  # … and then of MMFF94s
     precision_weight: float = 1.0  # with the ranker
     temperature_kcal: float = 1.0  # without it
     precision_weight_unranked: float = 0.3
@@ -66,7 +73,8 @@ class Options:
 @dataclass(frozen=True)
 class Pool:
     """Structures to choose from, deepest wells first: coordinates (B, n_atoms, 3) in Å; energies (B,) in kcal/mol, own
-    and of their well, both of `JUDGE`; RMSD (B, B) of heavy atoms in Å, least over symmetries."""
+    and of their well, both of `JUDGE` and before a learned field moves them; RMSD (B, B) of heavy atoms in Å, least
+    over symmetries."""
 
     coordinates: np.ndarray
     own_kcal: np.ndarray
@@ -89,11 +97,17 @@ def n_draws(n: int, n_rotors: int, options: Options) -> int:
 
 
 def build(
-    mol: Chem.Mol, n: int, seed: int, options: Options, statistics: TorsionStatistics | None, deadline: Deadline
+    mol: Chem.Mol,
+    n: int,
+    seed: int,
+    options: Options,
+    statistics: TorsionStatistics | None,
+    deadline: Deadline,
+    field: LearnedField | None = None,
 ) -> Pool:
     """The pool for n conformers. Raises MoleculeError if time is up, it cannot be embedded or has no force field."""
     structures = _relaxed(mol, _starts(mol, n, seed, options, statistics, deadline), n, options, deadline)
-    judged = SideBySide(mol, ForceField(mol, JUDGE).properties)
+    judged = SideBySide.mmff(mol, ForceField(mol, JUDGE).properties)
     kcal = np.array([judged.energies(some) for some in structures])  # (stages, draws)
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, AUTOMORPHISMS)
     mirror = options.mirror and has_mirror(mol)
@@ -104,6 +118,8 @@ def build(
         apart = np.minimum(apart, many_rmsd.rmsd_between(ends, ends * MIRROR, same))
     stage, which, well = _candidates(kcal, wells(kcal[-1], apart, options), n, options, 1 + mirror)
     coordinates, own, deep = structures[stage, which], kcal[stage, which], kcal[-1, well]
+    if field:
+        coordinates = _moved(mol, coordinates, field, options, deadline)
     if mirror:
         coordinates = np.concatenate([coordinates, coordinates * MIRROR])
         own, deep = np.tile(own, 2), np.tile(deep, 2)
@@ -130,7 +146,7 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
 
     The first of `starts` tells the stereo.
     """
-    field = SideBySide(mol, ForceField(mol).properties)
+    field = SideBySide.mmff(mol, ForceField(mol).properties)
     now, structures = starts, []
     for number, steps in enumerate(options.stages):
         now, kcal = field.relax(now, steps, deadline)
@@ -142,6 +158,17 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
     if kept.sum() < n:
         raise MoleculeError(f"relaxation keeps the stereo of {kept.sum()} of {len(now)} structures, expected {n}")
     return np.array(structures)[:, kept]
+
+
+def _moved(
+    mol: Chem.Mol, coordinates: np.ndarray, field: LearnedField, options: Options, deadline: Deadline
+) -> np.ndarray:
+    """Structures (B, n_atoms, 3) relaxed by the learned field; those that it breaks are left as they are."""
+    moved, of_field = field.relaxer(mol).relax(coordinates, options.field_steps, deadline)
+    moved, of_mmff = SideBySide.mmff(mol, ForceField(mol).properties).relax(moved, options.back_steps, deadline)
+    whole = np.isfinite(of_field) & np.isfinite(of_mmff) & np.isfinite(moved).all((1, 2))
+    whole &= (signs(mol, np.where(whole[:, None, None], moved, coordinates)) == signs(mol, coordinates)).all(1)
+    return np.where(whole[:, None, None], moved, coordinates)
 
 
 def wells(kcal: np.ndarray, apart_angstrom: np.ndarray, options: Options) -> np.ndarray:

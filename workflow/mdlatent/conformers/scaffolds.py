@@ -11,7 +11,7 @@ from mdlatent.conformers.molecules import Molecule
 from mdlatent.conformers.split_options import FRACTIONS
 from mdlatent.errors import DataError
 
-__all__ = ["check_overlap", "split"]
+__all__ = ["apart", "check_overlap", "split"]
 
 PARTS = ("train", "validation", "test")
 
@@ -41,6 +41,19 @@ def split(
             raise DataError(f"got {len(molecules)} molecules of {len(names)} scaffolds, too few for a {name} part")
     check_overlap(result["train"] + result["validation"], result["test"])
     check_overlap(result["train"], result["validation"])
+    return result
+
+
+def apart(molecules: Sequence[Molecule], known: Sequence[Molecule], held_out: Sequence[Molecule]) -> list[Molecule]:
+    """Those of `molecules` that may train beside `known`, in their order: none whose Murcko scaffold or InChIKey
+    skeleton is one of `held_out`, nor one that is in `known` or came before."""
+    scaffolds = {molecule.scaffold for molecule in held_out}
+    keys = {molecule.key for molecule in (*known, *held_out)}
+    result = []
+    for molecule in molecules:
+        if molecule.key not in keys and molecule.scaffold not in scaffolds:
+            keys.add(molecule.key)
+            result.append(molecule)
     return result
 
 

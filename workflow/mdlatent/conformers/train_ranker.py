@@ -17,6 +17,7 @@ from mdlatent import __version__, files, stage
 from mdlatent.conformers import split_options
 
 if TYPE_CHECKING:
+    from mdlatent.conformers.learned_field import LearnedField
     from mdlatent.conformers.molecules import Molecule
     from mdlatent.conformers.ranker import Example
 
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     split_options.add_fractions(parser)
+    parser.add_argument("--field", type=Path, help="learned force field that the pools are to be made with")
     parser.add_argument("--penalty", type=float, default=2.0, help="weight of the squared weights")
     parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
@@ -39,15 +41,17 @@ def main(argv: list[str] | None = None) -> None:
     stage.limit_threads(1)
 
     from mdlatent.conformers import molecules, ranker, scaffolds, sdf
+    from mdlatent.conformers.learned_field import LearnedField
 
     found = sdf.read_files(args.sdf)
     part = scaffolds.split(found, args.fractions, args.seed)["train"]
+    field = LearnedField.load(args.field) if args.field else None
     used, examples = [], []
     for molecule in stage.progress(part, len(part), "molecules"):
         if molecule.mol.GetNumAtoms() > args.max_atoms:
             continue
         try:
-            examples.append(example(molecule, args.limit_s))
+            examples.append(example(molecule, args.limit_s, field))
             used.append(molecule)
         except molecules.MoleculeError as error:
             log.warning("left out %s: %s", molecule.name, error)
@@ -58,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
         "fractions": list(args.fractions),
         "penalty": args.penalty,
+        "field": field.digest if field else None,
         "n_molecules": len(used),
         "n_conformers": sum(molecule.mol.GetNumConformers() for molecule in used),
         "molecules_sha256": hashlib.sha256("\n".join(molecule.name for molecule in used).encode()).hexdigest(),
@@ -69,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     log.info("%s: from %d of %d training molecules, log-likelihood %.3f", args.output, len(used), len(part), likelihood)
 
 
-def example(molecule: "Molecule", limit_s: float) -> "Example":
+def example(molecule: "Molecule", limit_s: float, field: "LearnedField | None" = None) -> "Example":
     """What is learned from one molecule: the pool for 2 K conformers of K references, and how near they are.
 
     Raises MoleculeError if there is no pool within `limit_s` seconds.
@@ -80,7 +85,7 @@ def example(molecule: "Molecule", limit_s: float) -> "Example":
 
     mol, references = molecule.bare, positions(molecule.mol)
     options = replace(pool.Options(), torsions="uniform")
-    made = pool.build(mol, 2 * len(references), 0, options, None, Deadline(limit_s))
+    made = pool.build(mol, 2 * len(references), 0, options, None, Deadline(limit_s), field)
     known = ranker.features(made.well_kcal, made.own_kcal, made.rmsd_angstrom, mol.GetNumHeavyAtoms())
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, pool.AUTOMORPHISMS)
     return ranker.Example(known, many_rmsd.rmsd_between(made.coordinates[:, heavy], references[:, heavy], same))

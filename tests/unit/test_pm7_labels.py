@@ -1,0 +1,144 @@
+"""Labels of PM7, and the command that learns a force field from them."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from conformer_files import block, conformers
+from mdlatent.conformers import field_labels, molecules, pm7, train_field
+from mdlatent.conformers.embedding import Deadline, embed
+from mdlatent.conformers.field_geometries import LATER, Counts
+from mdlatent.conformers.learned_field import LearnedField
+from mdlatent.conformers.molecules import Molecule, MoleculeError, from_smiles
+from mdlatent.errors import ConfigError
+from support import missing
+
+FEW = Counts(rough=2, halfway=2, lowest=3, others=2)
+
+
+@pytest.fixture(autouse=True)
+def mopac() -> None:
+    if importlib.util.find_spec("mopactools") is None:
+        missing("mopactools is not installed (pip install mopactools)")
+
+
+@pytest.mark.parametrize("smiles", ["OCCN", "CC(=O)[O-]", "C[NH2+]CCl", "CS(=O)(=O)CBr"])
+def test_slopes_are_those_of_the_energies(smiles: str) -> None:
+    mol = from_smiles(smiles).mol
+    x = embed(mol, 1, 0, Deadline(60))
+    along = np.random.default_rng(0).normal(size=x.shape)
+    middle, ahead, behind = pm7.label(mol, np.concatenate([x, x + 1e-3 * along, x - 1e-3 * along])).energies
+    slopes = pm7.label(mol, x).slopes
+    assert slopes.shape == x.shape and ahead != behind
+    assert (ahead - behind) / 2e-3 == pytest.approx((slopes * along).sum(), rel=3e-3, abs=0.1)
+    assert abs(middle - (ahead + behind) / 2) < 0.1
+
+
+def test_energies_are_heats_of_formation_whichever_way_a_molecule_lies() -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    x = embed(mol, 2, 0, Deadline(60))
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    found, turned = pm7.label(mol, x), pm7.label(mol, x @ turn + 5)
+    assert turned.energies == pytest.approx(found.energies, abs=1e-3)
+    assert turned.slopes == pytest.approx(found.slopes @ turn, abs=0.1)
+    assert found.energies == pytest.approx(-56.2, abs=6)  # measured: −56.2 kcal/mol; ETKDG's geometry is not a minimum
+
+
+def test_what_cannot_be_computed_is_left_out_and_disturbs_no_other() -> None:
+    mol = from_smiles("CCCO").mol
+    x = embed(mol, 4, 0, Deadline(60))
+    alone = [pm7.label(mol, x[[one]]) for one in (0, 3)]
+    x[1, 4] = x[1, 5]
+    x[2, 0] = np.nan
+    found = pm7.label(mol, x)
+    np.testing.assert_array_equal(found.coordinates, x[[0, 3]])
+    for index, one in enumerate(alone):
+        assert found.energies[index] == one.energies[0]
+        np.testing.assert_array_equal(found.slopes[index], one.slopes[0])
+    empty = pm7.label(mol, x[:0])
+    assert empty.energies.shape == (0,) and empty.slopes.shape == (0, *x.shape[1:])
+
+
+def test_elements_radicals_and_time_are_named() -> None:
+    boron = Chem.AddHs(Chem.MolFromSmiles("CB(C)[Se]C"))
+    with pytest.raises(MoleculeError, match=r"got B, Se in .*, expected no element but H, C, N, O, F, Si, P, S"):
+        pm7.label(boron, np.zeros((1, boron.GetNumAtoms(), 3)))
+    radical = Chem.AddHs(Chem.MolFromSmiles("CC[CH2]"))
+    with pytest.raises(MoleculeError, match="odd number of electrons"):
+        pm7.label(radical, np.zeros((1, radical.GetNumAtoms(), 3)))
+    mol = from_smiles("CCCO").mol
+    with pytest.raises(MoleculeError, match="not done within 0 s"):
+        pm7.label(mol, embed(mol, 1, 0, Deadline(60)), Deadline(0))
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "mopactools", None)
+    with pytest.raises(ConfigError, match=r"pip install 'mdlatent\[label\]'"):
+        train_field.main([str(references(tmp_path)), "--output", str(tmp_path / "field.npz")])
+
+
+def molecule(smiles: str) -> Molecule:
+    return Molecule(smiles, conformers(smiles, 3))
+
+
+def test_labels_are_kept_and_do_not_depend_on_processes(tmp_path: Path) -> None:
+    some = [molecule("CCCO"), molecule("CC(=O)NC"), Molecule("boron", Chem.AddHs(Chem.MolFromSmiles("CB(C)C")))]
+    tasks = [field_labels.Task(FEW, 2, None, tmp_path / name, 0, 60.0) for name in "ab"]
+    found = [field_labels.label_all(some, task, processes) for task, processes in zip(tasks, (1, 2), strict=True)]
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            for part, its in zip(one, other, strict=True):
+                np.testing.assert_array_equal(part, its)
+    assert found[0][0] is not None and found[0][2] is None
+    np.testing.assert_array_equal(found[0][0].coordinates[:2], molecules.positions(some[0].mol)[:2])  # references
+    paths = sorted((tmp_path / "a").iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        os.utime(path, (0, 0))
+    field_labels.label_all(some, tasks[0])
+    assert [path.stat().st_mtime for path in sorted((tmp_path / "a").iterdir())] == [0, 0]
+    for other in ({"seed": 1}, {"references": 1}, {"counts": LATER}):
+        before = len(list((tmp_path / "a").iterdir()))
+        field_labels.label_all(some[:1], field_labels.Task(**{**vars(tasks[0]), **other}))
+        assert len(list((tmp_path / "a").iterdir())) == before + 1
+
+
+def test_a_limit_of_time_names_the_molecule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = field_labels.Task(FEW, 2, None, tmp_path, 0, 0.0)
+    assert field_labels.label_all([molecule("CCCO")], task) == [None]
+    assert "left out CCCO: not done within 0 s" in caplog.text
+
+
+def references(folder: Path) -> Path:
+    path = folder / "references.sdf"
+    names = ("CCCO", "c1ccccc1CCO", "C1CCCC1CO", "c1ccncc1CCN", "CCCC(=O)NC", "C1CCOC1", "CCOC", "CCNCC")
+    path.write_text("".join(block(conformers(smiles, 2), smiles) for smiles in names))
+    return path
+
+
+def test_training_goes_on_from_its_labels_and_repeats(tmp_path: Path) -> None:
+    path, more = references(tmp_path), tmp_path / "more.sdf"
+    more.write_text("".join(block(conformers(one, 1), one) for one in ("CCCCl", "CCCO", "CCSCC", "CC(C)=O")))
+    options = ["--rounds", "2", "--epochs", "8", "--width", "12", "--layers", "1", "--max-atoms", "20"]
+    options += ["--fractions", "0.6", "0.2", "0.2", "--labels", str(tmp_path / "labels"), "--source", "made here"]
+    outputs = [tmp_path / name for name in ("a.npz", "b.npz")]
+    for output in outputs:
+        train_field.main([str(path), "--more", str(more), "--output", str(output), *options])
+        labels = sorted((tmp_path / "labels").iterdir())
+        labels[0].unlink()  # as if the run had been stopped
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    field = LearnedField.load(outputs[0])
+    known = field.provenance
+    assert known["source"] == "made here" and set(known["files"]) == {"references.sdf", "more.sdf"}
+    assert 5 <= known["n_molecules"] <= 8 and known["n_geometries"] > 100 and known["rounds"] == 2
+    mmff, learned = known["validation"]["MMFF94s"], known["validation"]["learned field"]
+    assert all(learned[name] < mmff[name] for name in ("energy_kcal", "slope_kcal_per_angstrom"))
+    for bad in ("--rounds", "--processes"):
+        with pytest.raises(ConfigError, match=f"{bad}: got 0, expected at least 1"):
+            train_field.main([str(path), "--output", str(outputs[0]), bad, "0"])

@@ -1,0 +1,166 @@
+"""Learn the force field of conformers from PM7, from the training scaffolds alone.
+
+The molecules of the references are split by Murcko scaffold as by mdlatent.conformers.train. Geometries of those of the
+training part, and their references, are labelled with energies and slopes of PM7 by MOPAC, and MMFF94s is corrected to
+agree with them. Each further round labels minima of the field learned so far and learns from all anew. Molecules of
+--more are used if neither their scaffold nor their InChIKey skeleton is one of the validation or test part. Validation
+molecules are labelled to measure on; test molecules are not looked at.
+
+Labels are kept in a folder: a run that was stopped goes on from there.
+"""
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rdkit
+
+from mdlatent import __version__, files, stage
+from mdlatent.conformers import split_options
+from mdlatent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mdlatent.conformers.field_graph import FieldGraph
+    from mdlatent.conformers.field_net import FieldNet
+    from mdlatent.conformers.fit_field import Example
+    from mdlatent.conformers.mmff_terms import Terms
+    from mdlatent.conformers.molecules import Molecule
+    from mdlatent.conformers.pm7 import Labels
+
+log = logging.getLogger("mdlatent")
+
+REFERENCES = 10  # of a molecule that are labelled
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, read, split, label, learn, measure, write."""
+    parser = stage.parser("conformers.train_field", __doc__)
+    parser.add_argument("sdf", nargs="+", type=Path, help="SDF files with reference conformers (.sdf, .sdf.gz)")
+    parser.add_argument("--more", nargs="+", type=Path, default=[], help="SDF files with further training molecules")
+    parser.add_argument("--output", type=Path, required=True, help="file of the field (.npz)")
+    parser.add_argument("--labels", type=Path, help="folder where labels are kept (default: beside the output)")
+    parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split, of geometries and of the training")
+    split_options.add_fractions(parser)
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of labels: the first by MMFF94s, others by what it became"
+    )
+    parser.add_argument("--epochs", type=int, help="passes over the molecules, in each round")
+    parser.add_argument("--width", type=int, help="of the network")
+    parser.add_argument("--layers", type=int, help="of the network: rounds of messages")
+    parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
+    parser.add_argument("--processes", type=int, default=1, help="that label molecules side by side")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="wall time for the labels of a molecule")
+    args = parser.parse_args(argv)
+    for name in ("rounds", "processes", "max_atoms"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(args, name)}, expected at least 1")
+    stage.start_logging(args.log)
+    stage.limit_threads(1)
+    _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from dataclasses import asdict, replace
+
+    import torch
+
+    from mdlatent.conformers import fit_field, pm7, scaffolds, sdf
+    from mdlatent.conformers.field_geometries import LATER, Counts
+    from mdlatent.conformers.field_labels import Task, keep, label_all
+    from mdlatent.conformers.learned_field import LearnedField
+
+    torch.set_num_threads(1)
+    mopac = pm7.library().VERSION
+    parts = scaffolds.split(sdf.read_files(args.sdf), args.fractions, args.seed)
+    more = sdf.read_files(args.more) if args.more else []
+    added = scaffolds.apart(more, parts["train"], parts["validation"] + parts["test"])
+    if more:
+        log.info("%d of %d further molecules are used", len(added), len(more))
+    train = _usable(parts["train"] + added, args.max_atoms)
+    validation = _usable(parts["validation"], args.max_atoms)
+    folder = args.labels or args.output.with_suffix(".labels")
+    task = Task(Counts(), REFERENCES, None, folder, args.seed, args.limit_s)
+    given = {name: getattr(args, name) for name in ("epochs", "width", "layers")}
+    options = replace(fit_field.Options(), **{name: value for name, value in given.items() if value is not None})
+
+    measured = _examples(validation, [label_all(validation, task, args.processes)])
+    rounds: list[list[Labels | None]] = []
+    for number in range(args.rounds):
+        rounds.append(label_all(train, task, args.processes))
+        examples = _examples(train, rounds)
+        n_geometries = sum(len(one.energies) for one in examples)
+        log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
+        net = fit_field.fit(examples, options, args.seed)
+        errors = _errors(net, measured) if measured else {}
+        for name, one in errors.items():
+            log.info("%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å",
+                     name, len(measured), one["energy_kcal"], one["slope_kcal_per_angstrom"])  # fmt: skip
+        if number + 1 < args.rounds:
+            path = keep(LearnedField(net.weights(), {"round": number}), folder)
+            task = replace(task, counts=LATER, references=0, field=path)
+    provenance = {
+        "source": args.source,
+        "files": {path.name: files.digest(path) for path in [*args.sdf, *args.more]},
+        "seed": args.seed,
+        "fractions": list(args.fractions),
+        "rounds": args.rounds,
+        "options": asdict(options),
+        "n_molecules": len(examples),
+        "n_geometries": n_geometries,
+        "molecules_sha256": hashlib.sha256("\n".join(one.name for one in examples).encode()).hexdigest(),
+        "n_validation": len(measured),
+        "validation": errors,
+        "method": "PM7",
+        "mopac": mopac,
+        "mdlatent": __version__,
+        "rdkit": rdkit.__version__,
+        "torch": torch.__version__,
+    }
+    LearnedField(net.weights(), provenance).save(args.output)
+    log.info("%s: from %d molecules, of %d training molecules and %d further ones", args.output, len(examples),
+             len(parts["train"]), len(added))  # fmt: skip
+
+
+def _usable(molecules: "Sequence[Molecule]", max_atoms: int) -> "list[Molecule]":
+    """Molecules small enough, of the elements that are learned, with graphs that can be trusted."""
+    from mdlatent.conformers.field_graph import ELEMENTS
+
+    return [
+        one
+        for one in molecules
+        if not one.broken
+        and one.mol.GetNumAtoms() <= max_atoms
+        and all(atom.GetAtomicNum() in ELEMENTS for atom in one.mol.GetAtoms())
+    ]
+
+
+def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels | None]]") -> "list[Example]":
+    """What is learned from each molecule, from its labels of all rounds together."""
+    import numpy as np
+
+    from mdlatent.conformers.fit_field import example
+    from mdlatent.conformers.pm7 import Labels
+
+    result = []
+    for molecule, *some in zip(molecules, *rounds, strict=True):
+        there = [labels for labels in some if labels is not None]
+        if there:
+            together = Labels(*(np.concatenate(parts) for parts in zip(*there, strict=True)))
+            result.append(example(molecule.name, molecule.bare, together))
+    return [one for one in result if one is not None]
+
+
+def _errors(net: "FieldNet", measured: "Sequence[Example]") -> dict[str, dict[str, float]]:
+    """Of MMFF94s and of the learned field."""
+    from mdlatent.conformers.fit_field import errors
+
+    fields: dict[str, Callable[[FieldGraph], Terms]] = {"MMFF94s": lambda graph: graph.terms, "learned field": net}
+    return {name: errors(field, measured)._asdict() for name, field in fields.items()}
+
+
+if __name__ == "__main__":
+    stage.run(main)
