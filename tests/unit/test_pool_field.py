@@ -1,16 +1,20 @@
 """Pools whose structures a learned force field moves at the end."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from mdlatent.conformers import many_rmsd, pool
+from mdlatent.conformers import many_rmsd, pool, ranker
 from mdlatent.conformers.embedding import Deadline
 from mdlatent.conformers.field_net import FieldNet
 from mdlatent.conformers.generators import generate
 from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.molecules import from_smiles, heavy_indices, positions
 from mdlatent.conformers.stereo_signs import signs
+from mdlatent.errors import ConfigError
 
 MOL = from_smiles("CC(C)C[C@@H](N)C(=O)NCCO").mol
 OPTIONS = pool.Options(torsions="uniform", draws=6, seeds=0.5, most=60)
@@ -43,6 +47,19 @@ def test_structures_move_energies_that_they_are_judged_by_do_not() -> None:
     assert np.median(apart(plain, moved)) > 0.1
     assert (signs(MOL, moved.coordinates) == signs(MOL, plain.coordinates)).all()
     assert np.array_equal(build(field(0.5)).coordinates, moved.coordinates)
+
+
+def test_ranker_that_was_learned_with_a_field_asks_for_it(tmp_path: Path) -> None:
+    learned = ranker.Ranker(np.zeros(len(ranker.FEATURES + ranker.FIELD_FEATURES)), {})
+    learned.weights[len(ranker.FEATURES)] = -1.0  # the energy of the field alone
+    learned.save(tmp_path / "ranker.npz")
+    learned = ranker.Ranker.load(tmp_path / "ranker.npz")
+    made = build(field(0.5))
+    assert made.field_kcal is not None
+    chosen = pool.choose(MOL, made, 1, replace(OPTIONS, precision_weight=1e6), learned)
+    assert made.field_kcal[chosen[0]] < np.quantile(made.field_kcal, 0.1)
+    with pytest.raises(ConfigError, match="--field"):
+        pool.choose(MOL, build(None), 1, OPTIONS, learned)
 
 
 def test_relaxed_ones_stay_where_the_field_is_that_of_the_relaxation() -> None:

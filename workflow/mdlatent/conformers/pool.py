@@ -36,6 +36,7 @@ from mdlatent.conformers.ranker import Ranker, features
 from mdlatent.conformers.rotors import find_rotors
 from mdlatent.conformers.stereo_signs import signs
 from mdlatent.conformers.torsion_statistics import TorsionStatistics
+from mdlatent.errors import ConfigError
 
 __all__ = ["Options", "Pool", "build", "choose", "has_mirror", "n_draws", "wells"]
 
@@ -74,12 +75,13 @@ class Options:
 class Pool:
     """Structures to choose from, deepest wells first: coordinates (B, n_atoms, 3) in Å; energies (B,) in kcal/mol, own
     and of their well, both of `JUDGE` and before a learned field moves them; RMSD (B, B) of heavy atoms in Å, least
-    over symmetries."""
+    over symmetries; energies (B,) of the learned field, if there is one, after it has moved them."""
 
     coordinates: np.ndarray
     own_kcal: np.ndarray
     well_kcal: np.ndarray
     rmsd_angstrom: np.ndarray
+    field_kcal: np.ndarray | None = None
 
 
 def effort(n: int, n_rotors: int) -> float:
@@ -118,13 +120,15 @@ def build(
         apart = np.minimum(apart, many_rmsd.rmsd_between(ends, ends * MIRROR, same))
     stage, which, well = _candidates(kcal, wells(kcal[-1], apart, options), n, options, 1 + mirror)
     coordinates, own, deep = structures[stage, which], kcal[stage, which], kcal[-1, well]
+    of_field = None
     if field:
-        coordinates = _moved(mol, coordinates, field, options, deadline)
+        coordinates, of_field = _moved(mol, coordinates, field, options, deadline)
     if mirror:
         coordinates = np.concatenate([coordinates, coordinates * MIRROR])
         own, deep = np.tile(own, 2), np.tile(deep, 2)
+        of_field = None if of_field is None else np.tile(of_field, 2)
     deadline.check("comparing structures")
-    return Pool(coordinates, own, deep, many_rmsd.rmsd_matrix(coordinates[:, heavy], same))
+    return Pool(coordinates, own, deep, many_rmsd.rmsd_matrix(coordinates[:, heavy], same), of_field)
 
 
 def _starts(
@@ -162,13 +166,17 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
 
 def _moved(
     mol: Chem.Mol, coordinates: np.ndarray, field: LearnedField, options: Options, deadline: Deadline
-) -> np.ndarray:
-    """Structures (B, n_atoms, 3) relaxed by the learned field; those that it breaks are left as they are."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Structures (B, n_atoms, 3) relaxed by the learned field, and its energies (B,) in kcal/mol.
+
+    Those that it breaks are left as they are, and have the highest energy that is found.
+    """
     moved, of_field = field.relaxer(mol).relax(coordinates, options.field_steps, deadline)
     moved, of_mmff = SideBySide.mmff(mol, ForceField(mol).properties).relax(moved, options.back_steps, deadline)
     whole = np.isfinite(of_field) & np.isfinite(of_mmff) & np.isfinite(moved).all((1, 2))
     whole &= (signs(mol, np.where(whole[:, None, None], moved, coordinates)) == signs(mol, coordinates)).all(1)
-    return np.where(whole[:, None, None], moved, coordinates)
+    highest = of_field[whole].max() if whole.any() else 0.0
+    return np.where(whole[:, None, None], moved, coordinates), np.where(whole, of_field, highest)
 
 
 def wells(kcal: np.ndarray, apart_angstrom: np.ndarray, options: Options) -> np.ndarray:
@@ -215,7 +223,12 @@ def choose(mol: Chem.Mol, pool: Pool, n: int, options: Options, ranker: Ranker |
     if ranker is None:
         energies, weight = pool.well_kcal / options.temperature_kcal, options.precision_weight_unranked
     else:
-        known = features(pool.well_kcal, pool.own_kcal, pool.rmsd_angstrom, mol.GetNumHeavyAtoms())
+        if ranker.needs_field and pool.field_kcal is None:
+            raise ConfigError(
+                "conformers: the ranker was learned from pools with a learned force field; give that too (--field)"
+            )
+        of_field = pool.field_kcal if ranker.needs_field else None
+        known = features(pool.well_kcal, pool.own_kcal, pool.rmsd_angstrom, mol.GetNumHeavyAtoms(), of_field)
         energies, weight = ranker.energies(known), options.precision_weight
     chosen = selection.expected(pool.rmsd_angstrom, energies, n, weight, options.duplicate_angstrom)
     return chosen[np.argsort(pool.own_kcal[chosen], kind="stable")]

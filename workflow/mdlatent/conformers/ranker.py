@@ -2,9 +2,10 @@
 
 Force-field energy alone is a poor judge: references of some molecules lie in the deepest well, those of others several
 kcal/mol up. A log-linear model over few features weighs the two: how far up the well is (sharply near zero, flatly
-beyond), how strained the structure is, and how many others, deep ones above all, are near it. Its weights maximise the
-likelihood of references under the mixture Σ_i w_i exp(−d(i, r)² / 2 σ²), w = softmax(features · weights), with each
-molecule weighing the same. It sees no elements, so it serves any molecule that has a force field.
+beyond), how strained the structure is, and how many others, deep ones above all, are near it; where a learned force
+field has relaxed the pools, also how far up that has the well. Its weights maximise the likelihood of references under
+the mixture Σ_i w_i exp(−d(i, r)² / 2 σ²), w = softmax(features · weights), with each molecule weighing the same. It sees
+no elements, so it serves any molecule that has a force field.
 
 Time and memory grow with the square of the pool.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from mdlatent import files
 from mdlatent.errors import DataError
 
-__all__ = ["FEATURES", "Example", "Ranker", "features", "fit"]
+__all__ = ["FEATURES", "FIELD_FEATURES", "Example", "Ranker", "features", "fit"]
 
 CAP_KCAL = 30.0
 FALLS_KCAL = (0.1, 0.5, 2.0)  # of the sharp terms in energy
@@ -40,6 +41,7 @@ FEATURES = (
     *(f"{kind}_{width}" for width in WIDTHS_ANGSTROM for kind in ("neighbours", "deep_neighbours")),
     *(f"distance_{temperature}" for temperature in TEMPERATURES_KCAL),
 )
+FIELD_FEATURES = ("field", "sqrt_field", "field_per_atom", *(f"field_{fall}" for fall in FALLS_KCAL))
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ class Example:
 
 
 class Ranker:
-    """Weights (F,) of the features, with provenance."""
+    """Weights (F,) of FEATURES, or of these and FIELD_FEATURES, with provenance."""
 
     def __init__(self, weights: np.ndarray, provenance: Mapping[str, Any]) -> None:
         self.weights, self.provenance = weights, dict(provenance)
+
+    @property
+    def needs_field(self) -> bool:
+        """Whether it was learned from pools that a learned force field had relaxed."""
+        return len(self.weights) > len(FEATURES)
 
     def energies(self, some_features: np.ndarray) -> np.ndarray:
         """−log of the likelihood (B,) up to a constant, least 0: in place of an energy in units of kT."""
@@ -67,7 +74,7 @@ class Ranker:
             np.savez_compressed(
                 temporary,
                 weights=self.weights,
-                names=np.array(FEATURES),
+                names=np.array(FEATURES + FIELD_FEATURES if self.needs_field else FEATURES),
                 provenance=np.array(json.dumps(self.provenance)),
             )
 
@@ -82,13 +89,20 @@ class Ranker:
             raise DataError(
                 f"{path}: got no ranker ({error}); make it with mdlatent.conformers.train_ranker"
             ) from error
-        if names != FEATURES:
+        if names not in (FEATURES, FEATURES + FIELD_FEATURES):
             raise DataError(f"{path}: a ranker of another version of mdlatent; make it again")
         return cls(weights, provenance)
 
 
-def features(well_kcal: np.ndarray, own_kcal: np.ndarray, rmsd_angstrom: np.ndarray, n_heavy: int) -> np.ndarray:
-    """Features (B, F) of a pool: energies (B,) in kcal/mol of the well and own, RMSD (B, B) in Å."""
+def features(
+    well_kcal: np.ndarray,
+    own_kcal: np.ndarray,
+    rmsd_angstrom: np.ndarray,
+    n_heavy: int,
+    field_kcal: np.ndarray | None = None,
+) -> np.ndarray:
+    """Features (B, F) of a pool: energies (B,) in kcal/mol of the well and own, RMSD (B, B) in Å; `field_kcal` (B,) are
+    those of a learned force field, if there is one."""
     well, strain = well_kcal - well_kcal.min(), own_kcal - well_kcal
     columns = [np.minimum(well, CAP_KCAL), np.minimum(strain, CAP_KCAL), np.sqrt(well)]
     columns.append(np.minimum(well, CAP_KCAL) / n_heavy)
@@ -98,6 +112,10 @@ def features(well_kcal: np.ndarray, own_kcal: np.ndarray, rmsd_angstrom: np.ndar
         near = np.exp(-(rmsd_angstrom**2) / (2 * width**2))
         columns += [np.log(near.sum(1)), np.log((near @ weights[-1]) + 1e-12)]
     columns += [rmsd_angstrom @ weight / weight.sum() for weight in weights]
+    if field_kcal is not None:
+        of_field = np.minimum(field_kcal - field_kcal.min(), CAP_KCAL)
+        columns += [of_field, np.sqrt(of_field), of_field / n_heavy]
+        columns += [np.exp(-of_field / fall) for fall in FALLS_KCAL]
     result = np.stack(columns, 1)
     return np.asarray(result - result.mean(0))
 

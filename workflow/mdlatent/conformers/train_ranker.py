@@ -86,7 +86,7 @@ def example(molecule: "Molecule", limit_s: float, field: "LearnedField | None" =
     mol, references = molecule.bare, positions(molecule.mol)
     options = replace(pool.Options(), torsions="uniform")
     made = pool.build(mol, 2 * len(references), 0, options, None, Deadline(limit_s), field)
-    known = ranker.features(made.well_kcal, made.own_kcal, made.rmsd_angstrom, mol.GetNumHeavyAtoms())
+    known = ranker.features(made.well_kcal, made.own_kcal, made.rmsd_angstrom, mol.GetNumHeavyAtoms(), made.field_kcal)
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, pool.AUTOMORPHISMS)
     return ranker.Example(known, many_rmsd.rmsd_between(made.coordinates[:, heavy], references[:, heavy], same))
 
