@@ -4,8 +4,8 @@ Force-field energy alone is a poor judge: references of some molecules lie in th
 kcal/mol up. A log-linear model over few features weighs the two: how far up the well is (sharply near zero, flatly
 beyond), how strained the structure is, and how many others, deep ones above all, are near it; where a learned force
 field has relaxed the pools, also how far up that has the well. Its weights maximise the likelihood of references under
-the mixture Σ_i w_i exp(−d(i, r)² / 2 σ²), w = softmax(features · weights), with each molecule weighing the same. It sees
-no elements, so it serves any molecule that has a force field.
+the mixture Σ_i w_i exp(−d(i, r)² / 2 σ²), w = softmax(features · weights), with each molecule weighing the same. It
+sees no elements, so it serves any molecule that has a force field.
 
 Time and memory grow with the square of the pool.
 """
