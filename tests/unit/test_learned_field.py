@@ -41,7 +41,7 @@ def conformers(smiles: str, n: int, noise: float = 0.04) -> tuple[Chem.Mol, np.n
     return mol, x + np.random.default_rng(0).normal(0, noise, x.shape)
 
 
-def disturbed(scale: float = 0.15, seed: int = 0, **options: int) -> FieldNet:
+def disturbed(scale: float = 0.08, seed: int = 0, **options: int) -> FieldNet:
     """A network that is no longer MMFF94s."""
     torch.manual_seed(seed)
     net = FieldNet(**options)
@@ -71,7 +71,7 @@ def test_an_untrained_network_is_mmff94s() -> None:
 
 
 def test_corrected_energies_and_slopes_are_those_of_the_kernels() -> None:
-    pairs, net = [conformers(smiles, 3) for smiles in SMILES], disturbed()
+    pairs, net = [conformers(smiles, 3) for smiles in SMILES], disturbed(0.08)
     graph = tensors(union([field_graph(mol) for mol, _ in pairs]))
     x = torch.from_numpy(np.concatenate([x for _, x in pairs], 1)).float().requires_grad_()
     found = energies(x, graph, net(graph))
@@ -79,9 +79,9 @@ def test_corrected_energies_and_slopes_are_those_of_the_kernels() -> None:
     learned, first = LearnedField(net.weights(), {}), 0
     for column, (mol, one) in enumerate(pairs):
         side = learned.relaxer(mol)
-        assert found[:, column].detach().numpy() == pytest.approx(side.energies(one), rel=1e-4, abs=1e-2)
+        assert found[:, column].detach().numpy() == pytest.approx(side.energies(one), rel=1e-5, abs=1e-3)
         mmff = SideBySide.mmff(mol, ForceField(mol).properties).energies(one)
-        assert np.abs(side.energies(one) - mmff).min() > 1
+        assert np.abs(side.energies(one) - mmff).max() > 1
         block = np.repeat(one.reshape(3, -1).T.astype(np.float32), 6, axis=1)[:, :LANES].copy()
         energy, flat = np.empty(LANES, np.float32), np.empty(block.size, np.float32)
         mmff_kernels.energy(block.reshape(-1), side.terms, energy, flat)
@@ -160,7 +160,7 @@ def test_oxygens_of_one_kind_are_alike(smiles: str, pattern: str) -> None:
     mol = from_smiles(smiles).mol
     first, _, second = mol.GetSubstructMatch(Chem.MolFromSmarts(pattern))
     graph = field_graph(mol)
-    terms = field_values.values(disturbed().weights(), graph, np)
+    terms = field_values.values(disturbed(0.03).weights(), graph, np)  # far from all bounds
     rows = {frozenset(pair): value for pair, value in zip(terms.bonds.tolist(), terms.bond_values, strict=True)}
     of = [next(value for pair, value in rows.items() if one in pair) for one in (first, second)]
     assert of[0] == pytest.approx(of[1], rel=1e-5)
@@ -228,7 +228,8 @@ def test_file_round_trip_and_refusals(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
     field.weights["scales"] = field.weights["scales"] + 1
     assert again.digest != field.digest
-    np.savez(tmp_path / "c.npz", features=np.array(["other"]), provenance=np.array("{}"))
+    with np.load(tmp_path / "a.npz") as stored:
+        np.savez(tmp_path / "c.npz", **{**stored, "features": np.array(["other"])})
     with pytest.raises(DataError, match="another version"):
         LearnedField.load(tmp_path / "c.npz")
     (tmp_path / "d.npz").write_text("no")

@@ -13,6 +13,7 @@ from conformer_files import block, conformers
 from mdlatent.conformers import field_labels, molecules, pm7, train_field
 from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.field_geometries import LATER, Counts
+from mdlatent.conformers.field_net import FieldNet
 from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.molecules import Molecule, MoleculeError, from_smiles
 from mdlatent.errors import ConfigError
@@ -82,6 +83,15 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         train_field.main([str(references(tmp_path)), "--output", str(tmp_path / "field.npz")])
 
 
+def test_how_far_references_move_is_seen() -> None:
+    """References that are minima of a field stay where they are in it, and move in another."""
+    field, mol = LearnedField(FieldNet(8, 1).weights(), {}), from_smiles("CC(=O)NCCO").mol
+    other = LearnedField({**field.weights, "scales": np.array([1, 1, 0, 0], np.float32)}, {})
+    ends, _ = field.relaxer(mol).relax(embed(mol, 3, 0, Deadline(60)), 1000)
+    some = [Molecule("a", molecules.with_conformers(mol, ends))]
+    assert train_field._moved(field.relaxer, some) < 0.05 < train_field._moved(other.relaxer, some)
+
+
 def molecule(smiles: str) -> Molecule:
     return Molecule(smiles, conformers(smiles, 3))
 
@@ -139,6 +149,7 @@ def test_training_goes_on_from_its_labels_and_repeats(tmp_path: Path) -> None:
     assert 5 <= known["n_molecules"] <= 8 and known["n_geometries"] > 100 and known["rounds"] == 2
     mmff, learned = known["validation"]["MMFF94s"], known["validation"]["learned field"]
     assert all(learned[name] < mmff[name] for name in ("energy_kcal", "slope_kcal_per_angstrom"))
+    assert 0 < mmff["moved_angstrom"] < 1.5 and 0 < learned["moved_angstrom"] < 1.5
     for bad in ("--rounds", "--processes"):
         with pytest.raises(ConfigError, match=f"{bad}: got 0, expected at least 1"):
             train_field.main([str(path), "--output", str(outputs[0]), bad, "0"])

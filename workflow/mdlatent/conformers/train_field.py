@@ -14,7 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rdkit
 
@@ -23,16 +23,18 @@ from mdlatent.conformers import split_options
 from mdlatent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mdlatent.conformers.field_graph import FieldGraph
+    from rdkit import Chem
+
     from mdlatent.conformers.field_net import FieldNet
     from mdlatent.conformers.fit_field import Example
-    from mdlatent.conformers.mmff_terms import Terms
+    from mdlatent.conformers.mmff_relax import SideBySide
     from mdlatent.conformers.molecules import Molecule
     from mdlatent.conformers.pm7 import Labels
 
 log = logging.getLogger("mdlatent")
 
 REFERENCES = 10  # of a molecule that are labelled
+RELAXED = 300  # evaluations of the energy: references, to see how far they move
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,10 +97,12 @@ def _run(args: argparse.Namespace) -> None:
         n_geometries = sum(len(one.energies) for one in examples)
         log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
         net = fit_field.fit(examples, options, args.seed)
-        errors = _errors(net, measured) if measured else {}
+        errors = _errors(net, measured, validation) if measured else {}
         for name, one in errors.items():
-            log.info("%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å",
-                     name, len(measured), one["energy_kcal"], one["slope_kcal_per_angstrom"])  # fmt: skip
+            log.info(
+                "%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å, "
+                "references moved %.3f Å", name, len(measured), *one.values(),
+            )  # fmt: skip
         if number + 1 < args.rounds:
             path = keep(LearnedField(net.weights(), {"round": number}), folder)
             task = replace(task, counts=LATER, references=0, field=path)
@@ -154,12 +158,40 @@ def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels
     return [one for one in result if one is not None]
 
 
-def _errors(net: "FieldNet", measured: "Sequence[Example]") -> dict[str, dict[str, float]]:
-    """Of MMFF94s and of the learned field."""
+def _errors(net: "FieldNet", measured: "Sequence[Example]", molecules: "Sequence[Molecule]") -> dict[str, Any]:
+    """Of MMFF94s and of the learned field: errors at labelled geometries, and how far references are moved."""
+    from mdlatent.conformers.embedding import ForceField
     from mdlatent.conformers.fit_field import errors
+    from mdlatent.conformers.learned_field import LearnedField
+    from mdlatent.conformers.mmff_relax import SideBySide
 
-    fields: dict[str, Callable[[FieldGraph], Terms]] = {"MMFF94s": lambda graph: graph.terms, "learned field": net}
-    return {name: errors(field, measured)._asdict() for name, field in fields.items()}
+    def mmff(mol: "Chem.Mol") -> SideBySide:
+        return SideBySide.mmff(mol, ForceField(mol).properties)
+
+    learned = LearnedField(net.weights(), {}).relaxer
+    return {
+        "MMFF94s": {**errors(lambda graph: graph.terms, measured)._asdict(), "moved_angstrom": _moved(mmff, molecules)},
+        "learned field": {**errors(net, measured)._asdict(), "moved_angstrom": _moved(learned, molecules)},
+    }
+
+
+def _moved(field: "Callable[[Chem.Mol], SideBySide]", molecules: "Sequence[Molecule]") -> float:
+    """How far relaxation moves the references: RMSD of heavy atoms in Å, mean of each molecule, median over them.
+
+    It sees what errors at labelled geometries do not: minima that the field has made up.
+    """
+    import numpy as np
+
+    from mdlatent.conformers import many_rmsd, pool
+    from mdlatent.conformers.molecules import heavy_indices, positions
+
+    means = []
+    for one in molecules:
+        mol, x = one.bare, positions(one.mol)[:REFERENCES]
+        heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, pool.AUTOMORPHISMS)
+        ends, _ = field(mol).relax(x, RELAXED)
+        means.append(np.diag(many_rmsd.rmsd_between(x[:, heavy], ends[:, heavy], same)).mean())
+    return float(np.median(means))
 
 
 if __name__ == "__main__":
