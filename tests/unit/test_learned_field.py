@@ -289,7 +289,7 @@ def test_training_finds_a_field_from_its_labels() -> None:
     """The true field is a network too, so it can be found; molecules that were not seen are measured."""
     true, options = disturbed(0.1, seed=3, width=16, layers=2), fit_field.Options(width=16, layers=2, epochs=20)
     names = ["CCCO", "CCCCO", "CC(C)O", "CCOC", "CCOCC", "CC(C)CO", "OCCCO", "CC(C)CCO"]
-    made = [fit_field.example(one, from_smiles(one).mol, labels_of(true, one)) for one in names]
+    made = [fit_field.example(one, from_smiles(one).mol, [labels_of(true, one)]) for one in names]
     examples = [one for one in made if one is not None]
     assert len(examples) == len(names) and all(one.energies.min() == 0 for one in examples)
     train, test = examples[:6], examples[6:]
@@ -306,15 +306,32 @@ def test_training_finds_a_field_from_its_labels() -> None:
             empty()
 
 
+def test_later_rounds_go_on_from_the_field_before_and_look_at_what_it_led_to() -> None:
+    true = disturbed(0.1, seed=3, width=16, layers=2)
+    mol = from_smiles("CCOCC").mol
+    labels = labels_of(true, "CCOCC")
+    made = fit_field.example("x", mol, [labels, None, Labels(*(some[:2] for some in labels))])
+    assert made is not None and made.later.sum() == 2 and len(made.later) == len(labels.energies) + 2
+    drawn = fit_field._draw(made.later, 10, np.random.default_rng(0))
+    assert len(drawn) == 10 and made.later[drawn].sum() >= 5
+    assert fit_field.example("x", mol, [None, None]) is None
+    begun = disturbed(0.1, seed=4, width=16, layers=2)
+    weights = begun.weights()
+    still = fit_field.Options(width=16, layers=2, later_epochs=1, later_rate=1e-12)
+    found = fit_field.fit([made], still, 0, begun).weights()
+    assert all(np.allclose(found[name], weights[name], atol=1e-6) for name in weights)
+    assert all(np.array_equal(begun.weights()[name], weights[name]) for name in weights)
+
+
 def test_geometries_far_up_are_left_out() -> None:
     labels = labels_of(FieldNet(8, 1), "CCCO")
     labels.energies[0] += 100  # too high
     labels.slopes[1, 0] = 400  # too steep, and it must not be the zero of the others
     labels.energies[1] -= 1000
-    made = fit_field.example("x", from_smiles("CCCO").mol, labels)
+    made = fit_field.example("x", from_smiles("CCCO").mol, [labels])
     assert made is not None and len(made.energies) <= 18 and made.energies.min() == 0
     few = Labels(*(some[:7] for some in labels))
-    assert fit_field.example("x", from_smiles("CCCO").mol, few) is None
+    assert fit_field.example("x", from_smiles("CCCO").mol, [few]) is None
 
 
 def test_further_molecules_are_apart_from_what_is_held_out() -> None:

@@ -50,6 +50,22 @@ def test_energies_are_heats_of_formation_whichever_way_a_molecule_lies() -> None
     assert found.energies == pytest.approx(-56.2, abs=6)  # measured: −56.2 kcal/mol; ETKDG's geometry is not a minimum
 
 
+@pytest.mark.parametrize(("smiles", "charge"), [("CNC", 0), ("[NH3+]CC[NH3+]", 2)])
+def test_a_minimum_tells_the_charge_that_a_broken_graph_does_not(smiles: str, charge: int) -> None:
+    mol = from_smiles(smiles).mol
+    x = embed(mol, 1, 0, Deadline(60))
+    for _ in range(40):
+        x = x - 0.001 * pm7.label(mol, x).slopes
+    mol.GetAtomWithIdx(1).SetFormalCharge(2 - charge)  # the graph says 2 in both cases
+    assert Chem.GetFormalCharge(mol) == 2
+    assert pm7.likely_charge(mol, x[0]) == charge
+    assert pm7.label(mol, x, charge=charge).energies[0] < pm7.label(mol, x, charge=charge + 2).energies[0]
+    mol.GetAtomWithIdx(1).SetFormalCharge(1)
+    if charge == 0:
+        mol.GetAtomWithIdx(0).SetFormalCharge(0)
+        assert pm7.likely_charge(mol, x[0]) == 0  # with one charge the electrons are odd
+
+
 def test_what_cannot_be_computed_is_left_out_and_disturbs_no_other() -> None:
     mol = from_smiles("CCCO").mol
     x = embed(mol, 4, 0, Deadline(60))

@@ -82,12 +82,13 @@ def label_all(molecules: Sequence[Molecule], task: Task, processes: int = 1) -> 
 
 class _Job(NamedTuple):
     """A molecule without conformers, since RDKit rounds them where molecules go to other processes; its references
-    (K, n_atoms, 3) in Å; the file of its labels."""
+    (K, n_atoms, 3) in Å; the file of its labels; of a broken graph a minimum (n_atoms, 3) that tells the charge."""
 
     name: str
     mol: Chem.Mol
     references: np.ndarray
     path: Path
+    minimum: np.ndarray | None
 
 
 def _job(molecule: Molecule, task: Task) -> _Job:
@@ -97,9 +98,8 @@ def _job(molecule: Molecule, task: Task) -> _Job:
     atoms = [(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in mol.GetAtoms()]
     known = hashlib.sha256(references.tobytes()).hexdigest()
     made_from = [VERSION, atoms, bonds, Chem.MolToSmiles(mol), known, asdict(task.counts), task.seed]
-    return _Job(
-        molecule.name, mol, references, task.folder / f"{files.stamp(*made_from, task.field and task.field.name)}.npz"
-    )
+    path = task.folder / f"{files.stamp(*made_from, task.field and task.field.name)}.npz"
+    return _Job(molecule.name, mol, references, path, positions(molecule.mol)[0] if molecule.broken else None)
 
 
 def _done(work: Callable[[_Job], str], jobs: Sequence[_Job], processes: int) -> Iterator[tuple[_Job, str]]:
@@ -123,7 +123,8 @@ def _label(job: _Job, task: Task) -> str:
         learned = task.field and _load(task.field)
         field = learned.relaxer(mol) if learned else SideBySide.mmff(mol, ForceField(mol).properties)
         structures = geometries(mol, field, task.seed, task.counts, deadline)
-        labels = pm7.label(mol, np.concatenate([job.references, structures]), deadline)
+        charge = None if job.minimum is None else pm7.likely_charge(mol, job.minimum)
+        labels = pm7.label(mol, np.concatenate([job.references, structures]), deadline, charge)
     except MoleculeError as error:
         return str(error)
     with files.write_beside(job.path) as temporary:

@@ -1,5 +1,8 @@
 """How the learned force field is fitted to energies and slopes, and how far it is from them; torch, one thread.
 
+The first round begins with MMFF94s, each later one with the field of the round before, and half of the geometries it
+draws are those that this field has led to: few among all, they are what keeps it from making up minima.
+
 Only differences of energy between geometries of a molecule are compared: each molecule has an offset of its own, the
 best one. Geometries far above the molecule's lowest count less. Huber losses (Huber 1964, doi:10.1214/aoms/1177703732)
 keep the few that no such field can describe from ruling the fit.
@@ -43,21 +46,25 @@ class Options:
     width: int = 64
     layers: int = 4
     epochs: int = 40
+    later_epochs: int = 24  # of each round after the first
     molecules: int = 6  # of a step
     conformers: int = 10  # of each, drawn anew
     learning_rate: float = 2e-3  # highest, of one cycle
+    later_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     slope_weight: float = 0.05  # of the slopes' loss beside that of the energies
 
 
 class Example(NamedTuple):
-    """A molecule to learn from: numpy graph; float32 tensors of B geometries as in pm7.Labels."""
+    """A molecule to learn from: numpy graph; float32 tensors of B geometries as in pm7.Labels; `later` (B,) says which
+    are of a round after the first."""
 
     name: str
     graph: FieldGraph
     coordinates: Tensor
     energies: Tensor
     slopes: Tensor
+    later: np.ndarray
 
 
 class Errors(NamedTuple):
@@ -67,11 +74,17 @@ class Errors(NamedTuple):
     slope_kcal_per_angstrom: float
 
 
-def example(name: str, mol: Chem.Mol, labels: Labels) -> Example | None:
+def example(name: str, mol: Chem.Mol, rounds: Sequence[Labels | None]) -> Example | None:
     """What is learned from a molecule; None if fewer than FEWEST geometries are near enough to its lowest.
 
-    Energies are above the lowest. Raises MoleculeError if MMFF94s has no parameters for it.
+    `rounds` are its labels of each round, None of one that failed. Energies are above the lowest. Raises
+    MoleculeError if MMFF94s has no parameters for it.
     """
+    there = [one for one in rounds if one is not None]
+    if not there:
+        return None
+    labels = Labels(*(np.concatenate(parts) for parts in zip(*there, strict=True)))
+    later = np.concatenate([np.full(len(one.energies), k > 0) for k, one in enumerate(rounds) if one is not None])
     steep = np.sqrt((labels.slopes**2).sum(2)).max(1, initial=0.0)
     kept = steep < STEEPEST_KCAL
     if not kept.any():
@@ -80,27 +93,32 @@ def example(name: str, mol: Chem.Mol, labels: Labels) -> Example | None:
     kept &= above < WINDOW_KCAL
     if kept.sum() < FEWEST:
         return None
-    parts = (torch.from_numpy(some[kept].astype(np.float32)) for some in (labels.coordinates, above, labels.slopes))
-    return Example(name, field_graph(mol), *parts)
+    x, kcal, slopes = (
+        torch.from_numpy(some[kept].astype(np.float32)) for some in (labels.coordinates, above, labels.slopes)
+    )
+    return Example(name, field_graph(mol), x, kcal, slopes, later[kept])
 
 
-def fit(examples: Sequence[Example], options: Options, seed: int) -> FieldNet:
-    """A trained network: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), one cycle of the learning rate. The same
-    bits for the same seed. Raises DataError if there is no example."""
+def fit(examples: Sequence[Example], options: Options, seed: int, begun: FieldNet | None = None) -> FieldNet:
+    """A trained network: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), one cycle of the learning rate. It goes on
+    from `begun`, that of the round before, which is left as it is. The same bits for the same seed. Raises DataError if
+    there is no example."""
     if not examples:
         raise DataError("got no molecule with labels to learn a force field from; see what was left out, above")
     torch.manual_seed(seed)
     net, rng = FieldNet(options.width, options.layers), np.random.default_rng([seed, 3])
-    optimizer = torch.optim.AdamW(net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    n_steps = options.epochs * -(-len(examples) // options.molecules)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=n_steps + 1, pct_start=0.1
-    )
-    for epoch in range(options.epochs):
+    epochs, rate = options.epochs, options.learning_rate
+    if begun:
+        net.load_state_dict(begun.state_dict())
+        epochs, rate = options.later_epochs, options.later_rate
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=options.weight_decay)
+    n_steps = epochs * -(-len(examples) // options.molecules)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=n_steps + 1, pct_start=0.1)
+    for epoch in range(epochs):
         order, total = rng.permutation(len(examples)), np.zeros(2)
         for start in range(0, len(order), options.molecules):
             some = [examples[one] for one in order[start : start + options.molecules]]
-            draws = [_draw(len(one.energies), options.conformers, rng) for one in some]
+            draws = [_draw(one.later, options.conformers, rng) for one in some]
             optimizer.zero_grad()
             of_energies, of_slopes = _losses(net, some, draws)
             (of_energies + options.slope_weight * of_slopes).backward()
@@ -111,7 +129,7 @@ def fit(examples: Sequence[Example], options: Options, seed: int) -> FieldNet:
             else:
                 log.warning("no step is made with %s: its loss is not finite", ", ".join(one.name for one in some))
             cycle.step()
-        log.info("epoch %d of %d: loss of energies %.2f, of slopes %.1f", epoch + 1, options.epochs,
+        log.info("epoch %d of %d: loss of energies %.2f, of slopes %.1f", epoch + 1, epochs,
                  *(total / len(examples)))  # fmt: skip
     return net
 
@@ -160,5 +178,9 @@ def _differences(found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     return difference - (weight * difference).sum(0) / weight.sum(0), weight
 
 
-def _draw(n: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.choice(n, wanted, replace=n < wanted)
+def _draw(later: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Which geometries are looked at: `wanted` of all, or, if some are `later`, half of all and half of those."""
+    those = np.flatnonzero(later)
+    n_later = wanted // 2 if len(those) else 0
+    drawn = rng.choice(len(later), wanted - n_later, replace=len(later) < wanted - n_later)
+    return np.concatenate([drawn, rng.choice(those, n_later, replace=len(those) < n_later)]) if n_later else drawn

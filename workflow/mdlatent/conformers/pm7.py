@@ -17,7 +17,7 @@ from mdlatent.conformers.field_graph import ELEMENTS
 from mdlatent.conformers.molecules import MoleculeError
 from mdlatent.errors import ConfigError
 
-__all__ = ["Labels", "label", "library"]
+__all__ = ["Labels", "label", "library", "likely_charge"]
 
 
 class Labels(NamedTuple):
@@ -41,16 +41,19 @@ def library() -> Any:
     return api
 
 
-def label(mol: Chem.Mol, coordinates_angstrom: np.ndarray, deadline: Deadline | None = None) -> Labels:
+def label(
+    mol: Chem.Mol, coordinates_angstrom: np.ndarray, deadline: Deadline | None = None, charge: int | None = None
+) -> Labels:
     """Energies and slopes of the conformers (B, n_atoms, 3) of a molecule with explicit hydrogens, in their order.
 
-    Left out are those without a self-consistent field, and those with atoms in one place or nowhere. Raises
-    MoleculeError if the molecule has an element other than field_graph.ELEMENTS or an odd number of electrons, or if
-    time is up, which is looked at between two conformers; ConfigError if mopactools is not installed.
+        `charge` in e is that of the graph if not given. Left out are those without a self-consistent field, and those
+    with atoms in one place or nowhere. Raises     MoleculeError if the molecule has an element other than
+    field_graph.ELEMENTS or an odd number of electrons, or if     time is up, which is looked at between two conformers;
+    ConfigError if mopactools is not installed.
     """
     api = library()
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-    charge = Chem.GetFormalCharge(mol)
+    charge = Chem.GetFormalCharge(mol) if charge is None else charge
     table = Chem.GetPeriodicTable()
     if others := sorted({table.GetElementSymbol(one) for one in numbers if one not in ELEMENTS}):
         known = ", ".join(table.GetElementSymbol(one) for one in ELEMENTS)
@@ -76,3 +79,20 @@ def label(mol: Chem.Mol, coordinates_angstrom: np.ndarray, deadline: Deadline | 
         slopes.append(np.array(found.coord_deriv).reshape(-1, 3))
     shape = (-1, len(numbers), 3)
     return Labels(coordinates_angstrom[kept], np.array(energies), np.array(slopes, np.float64).reshape(shape))
+
+
+def likely_charge(mol: Chem.Mol, minimum_angstrom: np.ndarray) -> int:
+    """The charge in e at which a structure (n_atoms, 3) is most nearly a minimum: that of the graph, or none.
+
+    Where bonds were guessed from a geometry, charges of the graph can be wrong; a minimum of PM7 tells. Raises
+    MoleculeError if neither gives an even number of electrons.
+    """
+    n_protons = sum(atom.GetAtomicNum() for atom in mol.GetAtoms())
+    steepest = {}
+    for charge in {Chem.GetFormalCharge(mol), 0}:
+        if (n_protons - charge) % 2 == 0:
+            found = label(mol, minimum_angstrom[None], charge=charge)
+            steepest[charge] = np.abs(found.slopes).max(initial=0.0) if len(found.energies) else np.inf
+    if not steepest:
+        raise MoleculeError(f"got an odd number of electrons in {Chem.MolToSmiles(mol)} with or without its charge")
+    return min(steepest, key=lambda charge: (steepest[charge], abs(charge)))

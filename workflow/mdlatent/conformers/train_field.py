@@ -2,7 +2,7 @@
 
 The molecules of the references are split by Murcko scaffold as by mdlatent.conformers.train. Geometries of those of the
 training part, and their references, are labelled with energies and slopes of PM7 by MOPAC, and MMFF94s is corrected to
-agree with them. Each further round labels minima of the field learned so far and learns from all anew. Molecules of
+agree with them. Each further round labels minima of the field learned so far and goes on from it. Molecules of
 --more are used if neither their scaffold nor their InChIKey skeleton is one of the validation or test part. Validation
 molecules are labelled to measure on; test molecules are not looked at.
 
@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=int, default=2, help="of labels: the first by MMFF94s, others by what it became"
     )
-    parser.add_argument("--epochs", type=int, help="passes over the molecules, in each round")
+    parser.add_argument("--epochs", type=int, help="passes over the molecules, in the first round")
+    parser.add_argument("--later-epochs", type=int, help="the same in each further round")
     parser.add_argument("--width", type=int, help="of the network")
     parser.add_argument("--layers", type=int, help="of the network: rounds of messages")
     parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
@@ -82,21 +83,22 @@ def _run(args: argparse.Namespace) -> None:
     added = scaffolds.apart(more, parts["train"], parts["validation"] + parts["test"])
     if more:
         log.info("%d of %d further molecules are used", len(added), len(more))
-    train = _usable(parts["train"] + added, args.max_atoms)
+    train = _usable(parts["train"] + [one for one in added if not one.broken], args.max_atoms)
     validation = _usable(parts["validation"], args.max_atoms)
     folder = args.labels or args.output.with_suffix(".labels")
     task = Task(Counts(), REFERENCES, None, folder, args.seed, args.limit_s)
-    given = {name: getattr(args, name) for name in ("epochs", "width", "layers")}
+    given = {name: getattr(args, name) for name in ("epochs", "later_epochs", "width", "layers")}
     options = replace(fit_field.Options(), **{name: value for name, value in given.items() if value is not None})
 
     measured = _examples(validation, [label_all(validation, task, args.processes)])
     rounds: list[list[Labels | None]] = []
+    begun: FieldNet | None = None
     for number in range(args.rounds):
         rounds.append(label_all(train, task, args.processes))
         examples = _examples(train, rounds)
         n_geometries = sum(len(one.energies) for one in examples)
         log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
-        net = fit_field.fit(examples, options, args.seed)
+        begun = net = fit_field.fit(examples, options, args.seed, begun)
         errors = _errors(net, measured, validation) if measured else {}
         for name, one in errors.items():
             log.info(
@@ -130,32 +132,22 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _usable(molecules: "Sequence[Molecule]", max_atoms: int) -> "list[Molecule]":
-    """Molecules small enough, of the elements that are learned, with graphs that can be trusted."""
+    """Molecules small enough and of the elements that are learned."""
     from mdlatent.conformers.field_graph import ELEMENTS
 
     return [
         one
         for one in molecules
-        if not one.broken
-        and one.mol.GetNumAtoms() <= max_atoms
-        and all(atom.GetAtomicNum() in ELEMENTS for atom in one.mol.GetAtoms())
+        if one.mol.GetNumAtoms() <= max_atoms and all(atom.GetAtomicNum() in ELEMENTS for atom in one.mol.GetAtoms())
     ]
 
 
 def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels | None]]") -> "list[Example]":
     """What is learned from each molecule, from its labels of all rounds together."""
-    import numpy as np
-
     from mdlatent.conformers.fit_field import example
-    from mdlatent.conformers.pm7 import Labels
 
-    result = []
-    for molecule, *some in zip(molecules, *rounds, strict=True):
-        there = [labels for labels in some if labels is not None]
-        if there:
-            together = Labels(*(np.concatenate(parts) for parts in zip(*there, strict=True)))
-            result.append(example(molecule.name, molecule.bare, together))
-    return [one for one in result if one is not None]
+    found = (example(one.name, one.bare, some) for one, *some in zip(molecules, *rounds, strict=True))
+    return [one for one in found if one is not None]
 
 
 def _errors(net: "FieldNet", measured: "Sequence[Example]", molecules: "Sequence[Molecule]") -> dict[str, Any]:
