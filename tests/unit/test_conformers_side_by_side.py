@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
 from mdlatent.conformers import many_rmsd, metrics, mmff_kernels, pool, stereo_signs
-from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.embedding import Deadline, ForceField
 from mdlatent.conformers.mmff_relax import SideBySide
-from mdlatent.conformers.molecules import MoleculeError, from_smiles, heavy_indices, with_conformers
+from mdlatent.conformers.molecules import MoleculeError, heavy_indices, with_conformers
 from mdlatent.lanes import LANES
+from shaken_conformers import conformers
 
 SMILES = [
     "CC#N",  # linear
@@ -22,12 +22,6 @@ SMILES = [
     "C1CC1C(=O)N[C@H](CO)C(F)(F)F",
     "OP(=O)(O)OC[C@H]1O[C@@H](n2cnc3c2ncnc3N)C[C@@H]1O",
 ]
-
-
-def conformers(smiles: str, n: int, noise: float = 0.05) -> tuple[Chem.Mol, np.ndarray]:
-    mol = from_smiles(smiles).mol
-    x = embed(mol, n, 0, Deadline(60))
-    return mol, x + np.random.default_rng(0).normal(0, noise, x.shape)
 
 
 @pytest.mark.parametrize("variant", ["MMFF94", "MMFF94s"])
@@ -126,10 +120,11 @@ def test_signs_tell_stereoisomers_apart() -> None:
 def test_what_has_lost_its_stereo_is_not_in_the_pool() -> None:
     mol, x = conformers(SMILES[3], 40, 0.02)
     x[10:] *= [-1, 1, 1]
-    made = pool._relaxed(mol, x, 5, pool.Options(stages=(5, 5)), Deadline(60))
+    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    made = pool._relaxed(mol, x, 5, mmff, pool.Options(stages=(5, 5)), Deadline(60))
     assert made.shape[:2] == (2, 10)
     with pytest.raises(MoleculeError, match="keeps the stereo of 10 of 40 structures, expected 11"):
-        pool._relaxed(mol, x, 11, pool.Options(stages=(5, 5)), Deadline(60))
+        pool._relaxed(mol, x, 11, mmff, pool.Options(stages=(5, 5)), Deadline(60))
 
 
 def test_members_of_a_well_are_near_its_deepest_and_no_higher() -> None:

@@ -10,7 +10,7 @@ import torch
 from rdkit import Chem
 
 from mdlatent.conformers import field_values, fit_field, mmff_kernels, mmff_terms, scaffolds
-from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.embedding import Deadline, ForceField
 from mdlatent.conformers.field_energy import energies
 from mdlatent.conformers.field_geometries import LATER, Counts, geometries
 from mdlatent.conformers.field_graph import FieldGraph, field_graph, mapped, union
@@ -22,6 +22,7 @@ from mdlatent.conformers.molecules import MoleculeError, from_smiles
 from mdlatent.conformers.pm7 import Labels
 from mdlatent.errors import DataError
 from mdlatent.lanes import LANES
+from shaken_conformers import conformers
 from support import ROOT
 
 SMILES = [
@@ -33,12 +34,6 @@ SMILES = [
     "C1CC1C(=O)N[C@H](CO)C(F)(F)F",
     "OP(=O)(O)OC[C@H]1O[C@@H](n2cnc3c2ncnc3N)C[C@@H]1O",
 ]
-
-
-def conformers(smiles: str, n: int, noise: float = 0.04) -> tuple[Chem.Mol, np.ndarray]:
-    mol = from_smiles(smiles).mol
-    x = embed(mol, n, 0, Deadline(60))
-    return mol, x + np.random.default_rng(0).normal(0, noise, x.shape)
 
 
 def disturbed(scale: float = 0.08, seed: int = 0, **options: int) -> FieldNet:
@@ -60,7 +55,7 @@ def detached(terms: Terms) -> Terms:
 
 
 def test_an_untrained_network_is_mmff94s() -> None:
-    pairs = [conformers(smiles, 4) for smiles in SMILES]
+    pairs = [conformers(smiles, 4, 0.04) for smiles in SMILES]
     graph = tensors(union([field_graph(mol) for mol, _ in pairs]))
     x = torch.from_numpy(np.concatenate([x for _, x in pairs], 1)).float()
     found = energies(x, graph, FieldNet(16, 2)(graph)).detach().numpy()
@@ -71,7 +66,7 @@ def test_an_untrained_network_is_mmff94s() -> None:
 
 
 def test_corrected_energies_and_slopes_are_those_of_the_kernels() -> None:
-    pairs, net = [conformers(smiles, 3) for smiles in SMILES], disturbed(0.08)
+    pairs, net = [conformers(smiles, 3, 0.04) for smiles in SMILES], disturbed(0.08)
     graph = tensors(union([field_graph(mol) for mol, _ in pairs]))
     x = torch.from_numpy(np.concatenate([x for _, x in pairs], 1)).float().requires_grad_()
     found = energies(x, graph, net(graph))
@@ -148,7 +143,7 @@ def test_the_order_of_a_terms_atoms_does_not_matter() -> None:
 
 
 def test_the_order_of_atoms_in_a_file_does_not_matter() -> None:
-    mol, x = conformers(SMILES[4], 3)
+    mol, x = conformers(SMILES[4], 3, 0.04)
     order = np.random.default_rng(1).permutation(mol.GetNumAtoms())
     field = LearnedField(disturbed().weights(), {})
     again = field.relaxer(Chem.RenumberAtoms(mol, order.tolist())).energies(x[:, order])

@@ -46,10 +46,10 @@ def label(
 ) -> Labels:
     """Energies and slopes of the conformers (B, n_atoms, 3) of a molecule with explicit hydrogens, in their order.
 
-        `charge` in e is that of the graph if not given. Left out are those without a self-consistent field, and those
-    with atoms in one place or nowhere. Raises     MoleculeError if the molecule has an element other than
-    field_graph.ELEMENTS or an odd number of electrons, or if     time is up, which is looked at between two conformers;
-    ConfigError if mopactools is not installed.
+    `charge` in e is that of the graph if not given. Left out are those without a self-consistent field, and those with
+    atoms in one place or nowhere. Raises MoleculeError if the molecule has an element other than field_graph.ELEMENTS
+    or an odd number of electrons, or if time is up, which is looked at between two conformers; ConfigError if
+    mopactools is not installed.
     """
     api = library()
     numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]

@@ -108,7 +108,9 @@ def build(
     field: LearnedField | None = None,
 ) -> Pool:
     """The pool for n conformers. Raises MoleculeError if time is up, it cannot be embedded or has no force field."""
-    structures = _relaxed(mol, _starts(mol, n, seed, options, statistics, deadline), n, options, deadline)
+    starts = _starts(mol, n, seed, options, statistics, deadline)
+    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    structures = _relaxed(mol, starts, n, mmff, options, deadline)
     judged = SideBySide.mmff(mol, ForceField(mol, JUDGE).properties)
     kcal = np.array([judged.energies(some) for some in structures])  # (stages, draws)
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, AUTOMORPHISMS)
@@ -122,7 +124,7 @@ def build(
     coordinates, own, deep = structures[stage, which], kcal[stage, which], kcal[-1, well]
     of_field = None
     if field:
-        coordinates, of_field = _moved(mol, coordinates, field, options, deadline)
+        coordinates, of_field = _moved(mol, coordinates, field.relaxer(mol), mmff, options, deadline)
     if mirror:
         coordinates = np.concatenate([coordinates, coordinates * MIRROR])
         own, deep = np.tile(own, 2), np.tile(deep, 2)
@@ -145,15 +147,16 @@ def _starts(
     return np.concatenate([first, draw(first, rotors, wanted - len(first), some, rng)])
 
 
-def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadline: Deadline) -> np.ndarray:
+def _relaxed(
+    mol: Chem.Mol, starts: np.ndarray, n: int, mmff: SideBySide, options: Options, deadline: Deadline
+) -> np.ndarray:
     """Structures after each stage, (stages, B, n_atoms, 3), of those that are not dropped, at least n.
 
     The first of `starts` tells the stereo.
     """
-    field = SideBySide.mmff(mol, ForceField(mol).properties)
     now, structures = starts, []
     for number, steps in enumerate(options.stages):
-        now, kcal = field.relax(now, steps, deadline)
+        now, kcal = mmff.relax(now, steps, deadline)
         structures.append(now)
         if number:
             near = kcal <= max(kcal.min() + options.far_kcal, np.sort(kcal)[min(n, len(kcal)) - 1])
@@ -165,14 +168,19 @@ def _relaxed(mol: Chem.Mol, starts: np.ndarray, n: int, options: Options, deadli
 
 
 def _moved(
-    mol: Chem.Mol, coordinates: np.ndarray, field: LearnedField, options: Options, deadline: Deadline
+    mol: Chem.Mol,
+    coordinates: np.ndarray,
+    field: SideBySide,
+    mmff: SideBySide,
+    options: Options,
+    deadline: Deadline,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Structures (B, n_atoms, 3) relaxed by the learned field, and its energies (B,) in kcal/mol.
 
     Those that it breaks are left as they are, and have the highest energy that is found.
     """
-    moved, of_field = field.relaxer(mol).relax(coordinates, options.field_steps, deadline)
-    moved, of_mmff = SideBySide.mmff(mol, ForceField(mol).properties).relax(moved, options.back_steps, deadline)
+    moved, of_field = field.relax(coordinates, options.field_steps, deadline)
+    moved, of_mmff = mmff.relax(moved, options.back_steps, deadline)
     whole = np.isfinite(of_field) & np.isfinite(of_mmff) & np.isfinite(moved).all((1, 2))
     whole &= (signs(mol, np.where(whole[:, None, None], moved, coordinates)) == signs(mol, coordinates)).all(1)
     highest = of_field[whole].max() if whole.any() else 0.0

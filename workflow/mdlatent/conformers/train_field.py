@@ -14,7 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rdkit
 
@@ -25,9 +25,11 @@ from mdlatent.errors import ConfigError
 if TYPE_CHECKING:
     from rdkit import Chem
 
+    from mdlatent.conformers.field_graph import FieldGraph
     from mdlatent.conformers.field_net import FieldNet
     from mdlatent.conformers.fit_field import Example
     from mdlatent.conformers.mmff_relax import SideBySide
+    from mdlatent.conformers.mmff_terms import Terms
     from mdlatent.conformers.molecules import Molecule
     from mdlatent.conformers.pm7 import Labels
 
@@ -91,6 +93,10 @@ def _run(args: argparse.Namespace) -> None:
     options = replace(fit_field.Options(), **{name: value for name, value in given.items() if value is not None})
 
     measured = _examples(validation, [label_all(validation, task, args.processes)])
+    errors: dict[str, dict[str, float]] = {}
+    if measured:
+        errors["MMFF94s"] = _errors(lambda graph: graph.terms, _mmff, measured, validation)
+        _say("MMFF94s", errors["MMFF94s"], len(measured))
     rounds: list[list[Labels | None]] = []
     begun: FieldNet | None = None
     for number in range(args.rounds):
@@ -99,12 +105,9 @@ def _run(args: argparse.Namespace) -> None:
         n_geometries = sum(len(one.energies) for one in examples)
         log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
         begun = net = fit_field.fit(examples, options, args.seed, begun)
-        errors = _errors(net, measured, validation) if measured else {}
-        for name, one in errors.items():
-            log.info(
-                "%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å, "
-                "references moved %.3f Å", name, len(measured), *one.values(),
-            )  # fmt: skip
+        if measured:
+            errors["learned field"] = _errors(net, LearnedField(net.weights(), {}).relaxer, measured, validation)
+            _say("learned field", errors["learned field"], len(measured))
         if number + 1 < args.rounds:
             path = keep(LearnedField(net.weights(), {"round": number}), folder)
             task = replace(task, counts=LATER, references=0, field=path)
@@ -150,21 +153,28 @@ def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels
     return [one for one in found if one is not None]
 
 
-def _errors(net: "FieldNet", measured: "Sequence[Example]", molecules: "Sequence[Molecule]") -> dict[str, Any]:
-    """Of MMFF94s and of the learned field: errors at labelled geometries, and how far references are moved."""
-    from mdlatent.conformers.embedding import ForceField
+def _errors(
+    terms: "Callable[[FieldGraph], Terms]",
+    relaxer: "Callable[[Chem.Mol], SideBySide]",
+    measured: "Sequence[Example]",
+    molecules: "Sequence[Molecule]",
+) -> dict[str, float]:
+    """Of a field: errors at labelled geometries, and how far references are moved."""
     from mdlatent.conformers.fit_field import errors
-    from mdlatent.conformers.learned_field import LearnedField
+
+    return {**errors(terms, measured)._asdict(), "moved_angstrom": _moved(relaxer, molecules)}
+
+
+def _say(name: str, errors: dict[str, float], n_measured: int) -> None:
+    log.info("%s on %d validation molecules, medians: energies %.2f kcal/mol, slopes %.2f kcal/mol/Å, references "
+             "moved %.3f Å", name, n_measured, *errors.values())  # fmt: skip
+
+
+def _mmff(mol: "Chem.Mol") -> "SideBySide":
+    from mdlatent.conformers.embedding import ForceField
     from mdlatent.conformers.mmff_relax import SideBySide
 
-    def mmff(mol: "Chem.Mol") -> SideBySide:
-        return SideBySide.mmff(mol, ForceField(mol).properties)
-
-    learned = LearnedField(net.weights(), {}).relaxer
-    return {
-        "MMFF94s": {**errors(lambda graph: graph.terms, measured)._asdict(), "moved_angstrom": _moved(mmff, molecules)},
-        "learned field": {**errors(net, measured)._asdict(), "moved_angstrom": _moved(learned, molecules)},
-    }
+    return SideBySide.mmff(mol, ForceField(mol).properties)
 
 
 def _moved(field: "Callable[[Chem.Mol], SideBySide]", molecules: "Sequence[Molecule]") -> float:
