@@ -82,13 +82,18 @@ bench-scaling: $(VENV)/ok
 horovod: $(VENV)/run
 	envs/build-horovod.sh $(BIN)/python
 
-# Torsion statistics, ranker and conformation VAE, from your own multi-conformer SDF: make train-conformers SDF="a.sdf b.sdf.gz"
-# What is killed goes on from its last epoch. OUT names the folder.
+# Torsion statistics, force field, ranker and conformation VAE, from your own multi-conformer SDF:
+# make train-conformers SDF="a.sdf b.sdf.gz" [MORE="ligands.sdf"]
+# What is killed goes on from its last epoch or molecule. OUT names the folder.
 OUT ?= results/conformers
 train-conformers: $(VENV)/run
 	@test -n "$(SDF)" || { echo 'error: no data; give SDF="conformers.sdf", records of a molecule under one title' >&2; exit 1; }
 	$(BIN)/python -m mdlatent.conformers.train $(SDF) --output $(OUT)/torsions.npz
-	$(BIN)/python -m mdlatent.conformers.train_ranker $(SDF) --output $(OUT)/ranker.npz
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[label]'
+	$(BIN)/python -m mdlatent.conformers.train_field $(SDF) $(if $(MORE),--more $(MORE)) --folds 2 --processes 2 \
+	  --output $(OUT)/field.npz
+	$(BIN)/python -m mdlatent.conformers.train_ranker $(SDF) --field $(OUT)/field-fold1.npz $(OUT)/field-fold2.npz \
+	  --output $(OUT)/ranker.npz
 	$(BIN)/python -m mdlatent.conformers.fit_autoencoder $(SDF) --variational --output-dir $(OUT)/vae
 
 clean:

@@ -12,10 +12,13 @@ the largest memory of any process in it. Adds to results/bench/large.json; ends 
 import argparse
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,18 +121,25 @@ def stages(top: Path, dcd: Path, folder: Path) -> Iterator[tuple[str, float, flo
 
 
 def run_stages(args: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Bar]]:
-    """Every stage at every size; time per frame is what a frame more costs between one size and the next."""
-    rows, bars, cpu = [], [], {}
+    """Every stage at every size, the sizes in turn, medians of the CPU time; time per frame is what a frame more costs
+    between one size and the next."""
+    rows, bars = [], []
+    found: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     n_atoms = 0
-    for n_frames in args.frames:
-        top, dcd = make_files(args.topology, args.trajectory, args.selection, n_frames, folder)
-        n_atoms = load_topology(top).n_atoms
-        case = f"{n_frames:,} × {n_atoms:,} atoms"
-        for stage, seconds, peak in stages(top, dcd, folder):
-            cpu[stage, n_frames] = seconds
-            rows += [Row("large", case, stage, seconds, "CPU s"), Row("large", case, stage, peak, "GB at most")]
-            bars.append(Bar("large", case, f"memory of {stage}, GB", peak, BAR_GB["stages"], at_most=True))
-        dcd.unlink()
+    for _ in range(args.repeats):
+        for n_frames in args.frames:
+            top, dcd = make_files(args.topology, args.trajectory, args.selection, n_frames, folder)
+            n_atoms = load_topology(top).n_atoms
+            for stage, seconds, peak in stages(top, dcd, folder):
+                found[stage, n_frames].append((seconds, peak))
+            shutil.rmtree(folder / dcd.stem)
+            dcd.unlink()
+    cpu = {key: statistics.median(seconds for seconds, _ in values) for key, values in found.items()}
+    for (stage, n_frames), values in found.items():
+        case, peak = f"{n_frames:,} × {n_atoms:,} atoms", max(peak for _, peak in values)
+        seconds = cpu[stage, n_frames]
+        rows += [Row("large", case, stage, seconds, "CPU s"), Row("large", case, stage, peak, "GB at most")]
+        bars.append(Bar("large", case, f"memory of {stage}, GB", peak, BAR_GB["stages"], at_most=True))
     if len(args.frames) > 2:
         low, middle, high = args.frames[0], args.frames[1], args.frames[-1]
         for stage in ("featurize", "train", "embed", "cluster"):
@@ -192,6 +202,7 @@ def main() -> None:
     parser.add_argument("--selection", default="name N or name CA or name C or name O")
     parser.add_argument("--frames", type=int, nargs="+", help="numbers of frames, ascending")
     parser.add_argument("--epochs", type=int, default=1, help="of the study's training")
+    parser.add_argument("--repeats", type=int, default=3, help="of the stages; medians count")
     args = parser.parse_args()
     args.frames = args.frames or {"stages": [2000, 11000, 20000], "study": [200_000]}[args.what]
     with tempfile.TemporaryDirectory(prefix="mdlatent-large-") as name:

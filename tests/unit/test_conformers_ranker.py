@@ -8,7 +8,8 @@ from mdlatent.conformers import generate as command
 from mdlatent.conformers import pool, quality, ranker, train_ranker
 from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.generators import generate, shipped_ranker
-from mdlatent.conformers.molecules import from_smiles, with_conformers
+from mdlatent.conformers.learned_field import LearnedField
+from mdlatent.conformers.molecules import MoleculeError, from_smiles, with_conformers
 from mdlatent.conformers.ranker import FEATURES, Example, Ranker
 from mdlatent.errors import DataError
 
@@ -158,3 +159,13 @@ def test_training_reads_writes_and_leaves_other_scaffolds_out(tmp_path: Path) ->
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert learned.provenance["source"] == "made here" and 1 <= learned.provenance["n_molecules"] <= 4
     assert np.isfinite(learned.weights).all() and np.abs(learned.weights).max() > 0
+
+
+def test_pools_are_made_with_a_field_that_has_not_seen_the_molecule() -> None:
+    first, second = from_smiles("CCCO"), from_smiles("c1ccccc1CCO")
+    fields = [LearnedField({}, {"left_out": [one.key]}) for one in (first, second)]
+    assert train_ranker.unseen(first, []) is None
+    assert train_ranker.unseen(first, fields[1:]) is fields[1]  # one alone is taken as it is
+    assert [train_ranker.unseen(one, fields) for one in (first, second)] == fields
+    with pytest.raises(MoleculeError, match=r"no field that left out CCCC among 2.*--folds 2"):
+        train_ranker.unseen(from_smiles("CCCC"), fields)

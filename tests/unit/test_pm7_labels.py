@@ -10,15 +10,18 @@ import pytest
 from rdkit import Chem
 
 from conformer_files import block, conformers
-from mdlatent.conformers import field_labels, molecules, pm7, train_field
-from mdlatent.conformers.embedding import Deadline, embed
+from mdlatent.conformers import field_labels, fit_field, molecules, pm7, train_field
+from mdlatent.conformers.embedding import Deadline, ForceField, embed
 from mdlatent.conformers.field_geometries import LATER, Counts
 from mdlatent.conformers.field_net import FieldNet
+from mdlatent.conformers.generators import shipped_field
 from mdlatent.conformers.learned_field import LearnedField
+from mdlatent.conformers.mmff_relax import SideBySide
 from mdlatent.conformers.molecules import Molecule, MoleculeError, from_smiles
 from mdlatent.errors import ConfigError
 from support import missing
 
+NAMES = ("CCCO", "c1ccccc1CCO", "C1CCCC1CO", "c1ccncc1CCN", "CCCC(=O)NC", "C1CCOC1", "CCOC", "CCNCC")
 FEW = Counts(rough=2, halfway=2, lowest=3, others=2)
 
 
@@ -121,7 +124,8 @@ def test_labels_are_kept_and_do_not_depend_on_processes(tmp_path: Path) -> None:
             for part, its in zip(one, other, strict=True):
                 np.testing.assert_array_equal(part, its)
     assert found[0][0] is not None and found[0][2] is None
-    np.testing.assert_array_equal(found[0][0].coordinates[:2], molecules.positions(some[0].mol)[:2])  # references
+    references = molecules.positions(some[0].mol)[:2].astype(np.float32)
+    np.testing.assert_array_equal(found[0][0].coordinates[:2], references)
     paths = sorted((tmp_path / "a").iterdir())
     assert len(paths) == 2
     for path in paths:
@@ -142,15 +146,14 @@ def test_a_limit_of_time_names_the_molecule(tmp_path: Path, caplog: pytest.LogCa
 
 def references(folder: Path) -> Path:
     path = folder / "references.sdf"
-    names = ("CCCO", "c1ccccc1CCO", "C1CCCC1CO", "c1ccncc1CCN", "CCCC(=O)NC", "C1CCOC1", "CCOC", "CCNCC")
-    path.write_text("".join(block(conformers(smiles, 2), smiles) for smiles in names))
+    path.write_text("".join(block(conformers(smiles, 2), smiles) for smiles in NAMES))
     return path
 
 
 def test_training_goes_on_from_its_labels_and_repeats(tmp_path: Path) -> None:
     path, more = references(tmp_path), tmp_path / "more.sdf"
     more.write_text("".join(block(conformers(one, 1), one) for one in ("CCCCl", "CCCO", "CCSCC", "CC(C)=O")))
-    options = ["--rounds", "2", "--epochs", "8", "--width", "12", "--layers", "1", "--max-atoms", "20"]
+    options = ["--rounds", "2", "--epochs", "24", "--width", "12", "--layers", "1", "--max-atoms", "20"]
     options += ["--fractions", "0.6", "0.2", "0.2", "--labels", str(tmp_path / "labels"), "--source", "made here"]
     outputs = [tmp_path / name for name in ("a.npz", "b.npz")]
     for output in outputs:
@@ -165,6 +168,48 @@ def test_training_goes_on_from_its_labels_and_repeats(tmp_path: Path) -> None:
     mmff, learned = known["validation"]["MMFF94s"], known["validation"]["learned field"]
     assert all(learned[name] < mmff[name] for name in ("energy_kcal", "slope_kcal_per_angstrom"))
     assert 0 < mmff["moved_angstrom"] < 1.5 and 0 < learned["moved_angstrom"] < 1.5
+    rounds = [path for path in labels if path.name.startswith("round-")]
+    assert len(rounds) == 2
+    times = [path.stat().st_mtime_ns for path in rounds]
+    train_field.main([str(path), "--more", str(more), "--output", str(outputs[1]), *options])
+    assert [path.stat().st_mtime_ns for path in rounds] == times  # not fitted anew, …
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()  # … and the same comes out
     for bad in ("--rounds", "--processes"):
         with pytest.raises(ConfigError, match=f"{bad}: got 0, expected at least 1"):
             train_field.main([str(path), "--output", str(outputs[0]), bad, "0"])
+
+
+def test_folds_leave_out_molecules_and_all_that_is_like_them(tmp_path: Path) -> None:
+    path, more, output = references(tmp_path), tmp_path / "more.sdf", tmp_path / "field.npz"
+    more.write_text("".join(block(conformers(one, 1), one) for one in ("CCCCl", "CCc1ccncc1", "C1CCOC1C", "CC1CC1")))
+    options = ["--rounds", "2", "--epochs", "1", "--later-epochs", "1", "--width", "8", "--layers", "1"]
+    options += ["--more", str(more), "--fractions", "1", "0", "0", "--folds", "2", "--output", str(output)]
+    train_field.main([str(path), *options])
+    fields = [LearnedField.load(tmp_path / f"field-fold{number}.npz") for number in (1, 2)]
+    left_out = [one.provenance["left_out"] for one in fields]
+    assert sorted(left_out[0] + left_out[1]) == sorted(molecule(one).key for one in NAMES)
+    assert len({one.digest for one in (*fields, LearnedField.load(output))}) == 3
+    with pytest.raises(ConfigError, match="--folds: got 1"):
+        train_field.main([str(path), "--output", "x", "--folds", "1"])
+    own, added = ([molecule(one) for one in some] for some in (NAMES, ("CCCCl", "CCc1ccncc1", "C1CCOC1C", "CC1CC1")))
+    for number in (1, 2):
+        stays, out = train_field._fold(own, added, number, 2, 0)
+        scaffolds = {one.scaffold for one in own if one.key in out}
+        kept = [(own + added)[index] for index in stays]
+        assert kept == [one for one in own + added if one.scaffold not in scaffolds]
+        assert len(kept) < len(own + added) - len(out)  # further ones go too
+
+
+@pytest.mark.parametrize("smiles", ["OCCC(=O)Nc1ccccc1Cl", "C[C@H](N)C(=O)N1CCC[C@H]1CO", "CC(C)S(=O)(=O)NCCOC"])
+def test_shipped_field_is_nearer_to_pm7_than_mmff(smiles: str) -> None:
+    """Energies and slopes of conformers that MMFF94s has relaxed a little."""
+    mol = from_smiles(smiles).mol
+    x = embed(mol, 20, 0, Deadline(60))
+    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    found = pm7.label(mol, mmff.relax(x, 40)[0])
+    example = fit_field.example(smiles, mol, [found])
+    assert example is not None
+    before = fit_field.errors(lambda graph: graph.terms, [example])
+    after = fit_field.errors(fit_field.net_of(shipped_field().weights, fit_field.Options()), [example])
+    assert after.energy_kcal < 0.6 * before.energy_kcal
+    assert after.slope_kcal_per_angstrom < 0.6 * before.slope_kcal_per_angstrom

@@ -10,7 +10,7 @@ import torch
 from mdlatent.conformers import many_rmsd, pool, ranker
 from mdlatent.conformers.embedding import Deadline
 from mdlatent.conformers.field_net import FieldNet
-from mdlatent.conformers.generators import generate
+from mdlatent.conformers.generators import generate, shipped_field
 from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.molecules import from_smiles, heavy_indices, positions
 from mdlatent.conformers.stereo_signs import signs
@@ -75,7 +75,18 @@ def test_what_the_field_breaks_is_left_as_it_was() -> None:
     assert np.array_equal(build(broken).coordinates, build(None).coordinates)
 
 
-@pytest.mark.parametrize("generator", ["torsions", "etkdg_pool"])
+@pytest.mark.parametrize("generator", ["torsions", "torsions_unranked"])
 def test_generators_take_a_field(generator: str) -> None:
     with_field = positions(generate(generator, MOL, 3, field=field(0.5), options=OPTIONS))
     assert not np.array_equal(with_field, positions(generate(generator, MOL, 3, options=OPTIONS)))
+
+
+@pytest.mark.parametrize("generator", ["torsions_mmff", "torsions_uniform", "etkdg_pool"])
+def test_what_is_told_to_have_learned_nothing_more_takes_none(generator: str) -> None:
+    with_field = positions(generate(generator, MOL, 3, field=field(0.5), options=OPTIONS))
+    assert np.array_equal(with_field, positions(generate(generator, MOL, 3, options=OPTIONS)))
+
+
+def test_shipped_field_says_where_it_comes_from() -> None:
+    known = shipped_field().provenance
+    assert {"source", "files", "molecules_sha256", "n_molecules", "validation", "rdkit"} <= set(known)

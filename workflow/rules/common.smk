@@ -86,6 +86,7 @@ def conformer_code():
     other = {"references", "provenance", "scaffolds", "collect", "findings", "summary", "generate", "train"}
     other |= {"split_options", "pubchem", "pubchem_bulk", "pubchem_records", "pug_rest"}
     other |= {"train_field", "fit_field", "field_net", "field_energy", "field_labels", "field_geometries", "pm7"}
+    other |= {"field_rounds"}
     other |= {"train_ranker", "train_autoencoder", "fit_autoencoder", "latent_map", "map_figure", "curve_figure"}
     folder = PACKAGE / "mdlatent" / "conformers"
     files = [path for path in folder.iterdir() if path.suffix in (".py", ".npz", ".pt") and path.stem not in other]

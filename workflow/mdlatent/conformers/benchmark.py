@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mdlatent")
 
-DEFAULT = ("etkdg", "etkdg_mmff", "etkdg_pool", "torsions_uniform", "torsions_unranked", "torsions")
+DEFAULT = (
+    "etkdg", "etkdg_mmff", "etkdg_pool", "torsions_uniform", "torsions_mmff", "torsions_unranked", "torsions",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -128,7 +128,12 @@ def _label(job: _Job, task: Task) -> str:
     except MoleculeError as error:
         return str(error)
     with files.write_beside(job.path) as temporary:
-        np.savez(temporary, **labels._asdict())
+        np.savez(
+            temporary,
+            coordinates=labels.coordinates.astype(np.float32),  # all that learning looks at
+            energies=labels.energies,
+            slopes=labels.slopes.astype(np.float32),
+        )
     return ""
 
 

@@ -11,7 +11,7 @@ keep the few that no such field can describe from ruling the fit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from mdlatent.conformers.mmff_terms import Terms
 from mdlatent.conformers.pm7 import Labels
 from mdlatent.errors import DataError
 
-__all__ = ["Errors", "Example", "Options", "errors", "example", "fit"]
+__all__ = ["Errors", "Example", "Options", "errors", "example", "fit", "net_of"]
 
 log = logging.getLogger("mdlatent")
 
@@ -45,11 +45,11 @@ class Options:
 
     width: int = 64
     layers: int = 4
-    epochs: int = 40
-    later_epochs: int = 24  # of each round after the first
-    molecules: int = 6  # of a step
+    epochs: int = 36
+    later_epochs: int = 20  # of each round after the first
+    molecules: int = 12  # of a step
     conformers: int = 10  # of each, drawn anew
-    learning_rate: float = 2e-3  # highest, of one cycle
+    learning_rate: float = 2.5e-3  # highest, of one cycle
     later_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     slope_weight: float = 0.05  # of the slopes' loss beside that of the energies
@@ -131,6 +131,13 @@ def fit(examples: Sequence[Example], options: Options, seed: int, begun: FieldNe
             cycle.step()
         log.info("epoch %d of %d: loss of energies %.2f, of slopes %.1f", epoch + 1, epochs,
                  *(total / len(examples)))  # fmt: skip
+    return net
+
+
+def net_of(weights: Mapping[str, np.ndarray], options: Options) -> FieldNet:
+    """A network of given weights, to go on from."""
+    net = FieldNet(options.width, options.layers)
+    net.load_state_dict({name: torch.from_numpy(one) for name, one in weights.items()})
     return net
 
 

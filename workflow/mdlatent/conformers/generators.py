@@ -6,10 +6,11 @@
 | `etkdg_mmff` | the same, relaxed by MMFF94s |
 | `etkdg_cluster` | 20 n of ETKDGv3, relaxed, n by K-means on superposed coordinates (arXiv 2302.07061) |
 | `etkdg_lowest` | the same 20 n, the n of lowest energy |
-| `torsions` | ours: learned torsions, relaxed, chosen with a learned ranker for the least expected error (pool.py) |
+| `torsions` | ours: learned torsions, relaxed by MMFF94s, then by a learned force field; a learned ranker (pool.py) |
 | `torsions_unranked` | the same without the ranker: energy in its place |
-| `torsions_uniform` | nothing learned: angles drawn uniformly, and no ranker |
-| `etkdg_pool` | no torsions drawn, and no ranker: as many ETKDGv3 conformers, relaxed and chosen alike |
+| `torsions_mmff` | without ranker and learned force field: learned torsions alone |
+| `torsions_uniform` | nothing learned: angles drawn uniformly |
+| `etkdg_pool` | nothing learned, no torsions drawn: as many ETKDGv3 conformers, relaxed and chosen alike |
 | `vae` | the conformation autoencoder (autoencoder.py, arXiv 2101.01618): z ~ N(0, 1) decoded, nothing relaxed |
 
 One thread; the same molecule, number and seed give the same conformers, bit by bit.
@@ -37,7 +38,7 @@ from mdlatent.errors import ConfigError, MdlatentError
 if TYPE_CHECKING:
     from mdlatent.conformers.autoencoder import ConformationAutoencoder
 
-__all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_ranker", "shipped_statistics"]
+__all__ = ["GENERATORS", "LIMIT_S", "generate", "shipped_field", "shipped_ranker", "shipped_statistics"]
 
 LIMIT_S = 60.0  # of wall time, for a molecule
 STEPS = 500
@@ -73,10 +74,9 @@ def generate(
 ) -> Chem.Mol:
     """A copy of `mol` (explicit hydrogens; conformers of it are not looked at) with `n` conformers in Å.
 
-    `statistics` and `ranker` are those of `torsions`, by default the ones that come with the package; `field` is a
-    force field that all pools are relaxed by at the end (learned_field.py), by default none; `options` the sizes of the
-    pool; `autoencoder` the file of trained weights that `vae` needs. Where a molecule has fewer than n distinct
-    conformers, some are alike.
+    `statistics`, `field` (learned_field.py) and `ranker` are those of `torsions`, by default the ones that come with
+    the package; `options` the sizes of the pool; `autoencoder` the file of trained weights that `vae` needs. Where a
+    molecule has fewer than n distinct conformers, some are alike.
     Raises ConfigError for a generator that does not exist or lacks its weights, MoleculeError if the molecule cannot be
     embedded, has no force field, or is not done within `limit_s` seconds.
     """
@@ -119,11 +119,13 @@ def etkdg_lowest(task: Task) -> np.ndarray:
     return many[selection.lowest(energies, task.n)]
 
 
-def from_pool(torsions: str, ranked: bool, task: Task) -> np.ndarray:
-    """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them, and with the ranker or without."""
+def from_pool(torsions: str, with_field: bool, ranked: bool, task: Task) -> np.ndarray:
+    """Our pool and choice with torsions learned, uniform, or as ETKDGv3 makes them, and with or without the learned
+    force field and the ranker."""
     options = replace(task.options, torsions=torsions)
     statistics = (task.statistics or shipped_statistics()) if torsions == "learned" else None
-    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline, task.field)
+    field = (task.field or shipped_field()) if with_field else None
+    made = pool.build(task.mol, task.n, task.seed, options, statistics, task.deadline, field)
     ranker = (task.ranker or shipped_ranker()) if ranked else None
     return made.coordinates[pool.choose(task.mol, made, task.n, options, ranker)]
 
@@ -162,6 +164,12 @@ def shipped_statistics() -> TorsionStatistics:
 
 
 @functools.cache
+def shipped_field() -> LearnedField:
+    """The learned force field that comes with the package; its provenance is in it."""
+    return LearnedField.load(Path(__file__).with_name("field.npz"))
+
+
+@functools.cache
 def shipped_ranker() -> Ranker:
     """The ranker that comes with the package; its provenance is in it."""
     return Ranker.load(Path(__file__).with_name("ranker.npz"))
@@ -172,9 +180,10 @@ GENERATORS: dict[str, Callable[[Task], np.ndarray]] = {
     "etkdg_mmff": etkdg_mmff,
     "etkdg_cluster": etkdg_cluster,
     "etkdg_lowest": etkdg_lowest,
-    "torsions": functools.partial(from_pool, "learned", True),
-    "torsions_unranked": functools.partial(from_pool, "learned", False),
-    "torsions_uniform": functools.partial(from_pool, "uniform", False),
-    "etkdg_pool": functools.partial(from_pool, "etkdg", False),
+    "torsions": functools.partial(from_pool, "learned", True, True),
+    "torsions_unranked": functools.partial(from_pool, "learned", True, False),
+    "torsions_mmff": functools.partial(from_pool, "learned", False, False),
+    "torsions_uniform": functools.partial(from_pool, "uniform", False, False),
+    "etkdg_pool": functools.partial(from_pool, "etkdg", False, False),
     "vae": vae,
 }

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     package = "(default: the one of the package)"
     parser.add_argument("--statistics", type=Path, help=f"torsion statistics of conformers.train {package}")
     parser.add_argument("--ranker", type=Path, help=f"ranker of conformers.train_ranker {package}")
-    parser.add_argument("--field", type=Path, help="learned force field of conformers.train_field (default: none)")
+    parser.add_argument("--field", type=Path, help=f"learned force field of conformers.train_field {package}")
     parser.add_argument("--autoencoder", type=Path, help="trained weights (model.pt) for the generator vae")
 
 

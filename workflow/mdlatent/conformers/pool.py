@@ -14,9 +14,9 @@
    (ranker.py). Its energies are those of MMFF94 before step 5: as a rank they are better than those of MMFF94s, and
    than those of PM7.
 
-The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), and
-without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations. Memory and time grow
-with the square of the number of draws, which has a bound, and with the number of atoms.
+The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), without
+a learned field, and without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations.
+Memory and time grow with the square of the number of draws, which has a bound, and with the number of atoms.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Options:
     most: int = 440  # to choose from
     field_steps: int = 100  # evaluations of the learned field, …
     back_steps: int = 12  # … and then of MMFF94s
-    precision_weight: float = 1.0  # with the ranker
+    precision_weight: float = 1.5  # with the ranker
     temperature_kcal: float = 1.0  # without it
     precision_weight_unranked: float = 0.3
     duplicate_angstrom: float = 0.125  # the chosen are so far apart, as long as there are enough

@@ -11,7 +11,7 @@ from mdlatent.conformers.molecules import Molecule
 from mdlatent.conformers.split_options import FRACTIONS
 from mdlatent.errors import DataError
 
-__all__ = ["apart", "check_overlap", "split"]
+__all__ = ["apart", "check_overlap", "fold", "split"]
 
 PARTS = ("train", "validation", "test")
 
@@ -24,10 +24,7 @@ def split(
     Groups are drawn in random order by `seed` and given to the part that lacks most; each part keeps the order of the
     file. Raises DataError if a part with a fraction above zero stays empty.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    scaffold_of_key: dict[str, str] = {}
-    for index, molecule in enumerate(molecules):
-        groups[scaffold_of_key.setdefault(molecule.key, molecule.scaffold)].append(index)
+    groups = _groups(molecules)
     names = sorted(groups)
     order = np.random.default_rng(seed).permutation(len(names))
     wanted = np.array(fractions) / np.sum(fractions) * len(molecules)
@@ -44,6 +41,19 @@ def split(
     return result
 
 
+def fold(
+    molecules: Sequence[Molecule], number: int, n_folds: int, seed: int = 0
+) -> tuple[list[Molecule], list[Molecule]]:
+    """What stays, and what is left out in fold `number` of 1 … `n_folds`: all of one Murcko scaffold, or one InChIKey
+    skeleton, in one fold, scaffolds drawn by `seed`. The order is kept."""
+    groups = _groups(molecules)
+    names = sorted(groups)
+    order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    out = {index for place, name in enumerate(order) if place % n_folds == number - 1 for index in groups[names[name]]}
+    stays = [molecule for index, molecule in enumerate(molecules) if index not in out]
+    return stays, [molecules[index] for index in sorted(out)]
+
+
 def apart(molecules: Sequence[Molecule], known: Sequence[Molecule], held_out: Sequence[Molecule]) -> list[Molecule]:
     """Those of `molecules` that may train beside `known`, in their order: none whose Murcko scaffold or InChIKey
     skeleton is one of `held_out`, nor one that is in `known` or came before."""
@@ -55,6 +65,15 @@ def apart(molecules: Sequence[Molecule], known: Sequence[Molecule], held_out: Se
             keys.add(molecule.key)
             result.append(molecule)
     return result
+
+
+def _groups(molecules: Sequence[Molecule]) -> dict[str, list[int]]:
+    """Indices by scaffold; a skeleton goes with the scaffold that it had first."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    scaffold_of_key: dict[str, str] = {}
+    for index, molecule in enumerate(molecules):
+        groups[scaffold_of_key.setdefault(molecule.key, molecule.scaffold)].append(index)
+    return groups
 
 
 def check_overlap(train: Sequence[Molecule], test: Sequence[Molecule]) -> None:

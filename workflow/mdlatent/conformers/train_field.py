@@ -6,7 +6,10 @@ agree with them. Each further round labels minima of the field learned so far an
 --more are used if neither their scaffold nor their InChIKey skeleton is one of the validation or test part. Validation
 molecules are labelled to measure on; test molecules are not looked at.
 
-Labels are kept in a folder: a run that was stopped goes on from there.
+Labels and the field of each round are kept in a folder: a run that was stopped goes on from there.
+
+A ranker wants pools of molecules that the field has not seen: with --folds 2 two more fields are learned, each with
+half of the training scaffolds left out, for train_ranker.
 """
 
 import argparse
@@ -49,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, of geometries and of the training")
     split_options.add_fractions(parser)
+    parser.add_argument("--folds", type=int, default=0, help="so many more fields, each with a part left out")
     parser.add_argument(
         "--rounds", type=int, default=2, help="of labels: the first by MMFF94s, others by what it became"
     )
@@ -63,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("rounds", "processes", "max_atoms"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(args, name)}, expected at least 1")
+    if args.folds < 0 or args.folds == 1:
+        raise ConfigError(f"--folds: got {args.folds}, expected 0 for none, or at least 2")
     stage.start_logging(args.log)
     stage.limit_threads(1)
     _run(args)
@@ -73,26 +79,20 @@ def _run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from mdlatent.conformers import fit_field, pm7, scaffolds, sdf
+    from mdlatent.conformers import field_rounds, fit_field, pm7
     from mdlatent.conformers.field_geometries import LATER, Counts
     from mdlatent.conformers.field_labels import Task, keep, label_all
     from mdlatent.conformers.learned_field import LearnedField
 
     torch.set_num_threads(1)
     mopac = pm7.library().VERSION
-    parts = scaffolds.split(sdf.read_files(args.sdf), args.fractions, args.seed)
-    more = sdf.read_files(args.more) if args.more else []
-    added = scaffolds.apart(more, parts["train"], parts["validation"] + parts["test"])
-    if more:
-        log.info("%d of %d further molecules are used", len(added), len(more))
-    train = _usable(parts["train"] + [one for one in added if not one.broken], args.max_atoms)
-    validation = _usable(parts["validation"], args.max_atoms)
+    train, n_own, validation = _molecules(args)
     folder = args.labels or args.output.with_suffix(".labels")
     task = Task(Counts(), REFERENCES, None, folder, args.seed, args.limit_s)
     given = {name: getattr(args, name) for name in ("epochs", "later_epochs", "width", "layers")}
     options = replace(fit_field.Options(), **{name: value for name, value in given.items() if value is not None})
 
-    measured = _examples(validation, [label_all(validation, task, args.processes)])
+    measured = field_rounds.examples(validation, [label_all(validation, task, args.processes)])
     errors: dict[str, dict[str, float]] = {}
     if measured:
         errors["MMFF94s"] = _errors(lambda graph: graph.terms, _mmff, measured, validation)
@@ -101,10 +101,10 @@ def _run(args: argparse.Namespace) -> None:
     begun: FieldNet | None = None
     for number in range(args.rounds):
         rounds.append(label_all(train, task, args.processes))
-        examples = _examples(train, rounds)
+        examples = field_rounds.examples(train, rounds)
         n_geometries = sum(len(one.energies) for one in examples)
         log.info("round %d of %d: %d molecules, %d geometries", number + 1, args.rounds, len(examples), n_geometries)
-        begun = net = fit_field.fit(examples, options, args.seed, begun)
+        begun = net = field_rounds.fitted(examples, options, args.seed, begun, folder)
         if measured:
             errors["learned field"] = _errors(net, LearnedField(net.weights(), {}).relaxer, measured, validation)
             _say("learned field", errors["learned field"], len(measured))
@@ -130,8 +130,43 @@ def _run(args: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     LearnedField(net.weights(), provenance).save(args.output)
-    log.info("%s: from %d molecules, of %d training molecules and %d further ones", args.output, len(examples),
-             len(parts["train"]), len(added))  # fmt: skip
+    log.info("%s: from %d molecules", args.output, len(examples))
+    for number in range(1, args.folds + 1):
+        stays, left_out = _fold(train[:n_own], train[n_own:], number, args.folds, args.seed)
+        log.info("fold %d of %d: %d molecules are left out", number, args.folds, len(left_out))
+        some = [[labels[index] for index in stays] for labels in rounds]
+        net = field_rounds.again([train[index] for index in stays], some, options, args.seed, folder)
+        less = {"source": args.source, "fold": number, "mdlatent": __version__, "left_out": left_out}
+        output = args.output.with_name(f"{args.output.stem}-fold{number}.npz")
+        LearnedField(net.weights(), less).save(output)
+        log.info("%s: from %d molecules", output, len(stays))
+
+
+def _molecules(args: argparse.Namespace) -> "tuple[list[Molecule], int, list[Molecule]]":
+    """Molecules to learn from, how many of these, the first, are references, and molecules to measure on."""
+    from mdlatent.conformers import scaffolds, sdf
+
+    parts = scaffolds.split(sdf.read_files(args.sdf), args.fractions, args.seed)
+    own, validation = (_usable(parts[name], args.max_atoms) for name in ("train", "validation"))
+    added: list[Molecule] = []
+    if args.more:
+        more = sdf.read_files(args.more)
+        added = scaffolds.apart(more, parts["train"], parts["validation"] + parts["test"])
+        added = [one for one in added if not one.broken]
+        log.info("%d of %d further molecules are used", len(added), len(more))
+    return own + _usable(added, args.max_atoms), len(own), validation
+
+
+def _fold(
+    own: "list[Molecule]", added: "list[Molecule]", number: int, n_folds: int, seed: int
+) -> tuple[list[int], list[str]]:
+    """Which of own + added stay, and the InChIKey skeletons of those of `own` that are left out: with them goes what
+    has their scaffold or skeleton."""
+    from mdlatent.conformers import scaffolds
+
+    stays, out = scaffolds.fold(own, number, n_folds, seed)
+    kept = {id(one) for one in (*stays, *scaffolds.apart(added, stays, out))}
+    return [index for index, one in enumerate(own + added) if id(one) in kept], [one.key for one in out]
 
 
 def _usable(molecules: "Sequence[Molecule]", max_atoms: int) -> "list[Molecule]":
@@ -143,14 +178,6 @@ def _usable(molecules: "Sequence[Molecule]", max_atoms: int) -> "list[Molecule]"
         for one in molecules
         if one.mol.GetNumAtoms() <= max_atoms and all(atom.GetAtomicNum() in ELEMENTS for atom in one.mol.GetAtoms())
     ]
-
-
-def _examples(molecules: "Sequence[Molecule]", rounds: "Sequence[Sequence[Labels | None]]") -> "list[Example]":
-    """What is learned from each molecule, from its labels of all rounds together."""
-    from mdlatent.conformers.fit_field import example
-
-    found = (example(one.name, one.bare, some) for one, *some in zip(molecules, *rounds, strict=True))
-    return [one for one in found if one is not None]
 
 
 def _errors(

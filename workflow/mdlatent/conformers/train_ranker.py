@@ -3,10 +3,14 @@
 A pool is made for each training molecule as `torsions_uniform` makes it (the torsion statistics know the training
 molecules, so learned torsions would flatter them), and the weights that make its references likely are found. The
 molecules are split as by mdlatent.conformers.train; validation and test molecules are not looked at.
+
+Where pools are relaxed by a learned force field, give those of train_field --folds: each molecule's pool is made with
+one that has not seen it, since energies of molecules that it has seen are better than they will be in use.
 """
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", default="", help="where the data come from and their licence, kept in the file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     split_options.add_fractions(parser)
-    parser.add_argument("--field", type=Path, help="learned force field that the pools are to be made with")
+    parser.add_argument("--field", type=Path, nargs="+", default=[], help="learned force fields for the pools")
     parser.add_argument("--penalty", type=float, default=2.0, help="weight of the squared weights")
     parser.add_argument("--max-atoms", type=int, default=62, help="larger molecules, slow ones, are left out")
     parser.add_argument("--limit-s", type=float, default=60.0, help="wall time for a molecule")
@@ -45,13 +49,13 @@ def main(argv: list[str] | None = None) -> None:
 
     found = sdf.read_files(args.sdf)
     part = scaffolds.split(found, args.fractions, args.seed)["train"]
-    field = LearnedField.load(args.field) if args.field else None
+    fields = [LearnedField.load(path) for path in args.field]
     used, examples = [], []
     for molecule in stage.progress(part, len(part), "molecules"):
         if molecule.mol.GetNumAtoms() > args.max_atoms:
             continue
         try:
-            examples.append(example(molecule, args.limit_s, field))
+            examples.append(example(molecule, args.limit_s, unseen(molecule, fields)))
             used.append(molecule)
         except molecules.MoleculeError as error:
             log.warning("left out %s: %s", molecule.name, error)
@@ -62,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
         "fractions": list(args.fractions),
         "penalty": args.penalty,
-        "field": field.digest if field else None,
+        "fields": [field.digest for field in fields],
         "n_molecules": len(used),
         "n_conformers": sum(molecule.mol.GetNumConformers() for molecule in used),
         "molecules_sha256": hashlib.sha256("\n".join(molecule.name for molecule in used).encode()).hexdigest(),
@@ -72,6 +76,22 @@ def main(argv: list[str] | None = None) -> None:
     }
     ranker.Ranker(weights, provenance).save(args.output)
     log.info("%s: from %d of %d training molecules, log-likelihood %.3f", args.output, len(used), len(part), likelihood)
+
+
+def unseen(molecule: "Molecule", fields: "Sequence[LearnedField]") -> "LearnedField | None":
+    """The field that left the molecule out; of one field alone, that one; None if there is none.
+
+    Raises MoleculeError if all of several fields have seen it.
+    """
+    from mdlatent.conformers.molecules import MoleculeError
+
+    if len(fields) < 2:
+        return fields[0] if fields else None
+    for field in fields:
+        if molecule.key in field.provenance.get("left_out", ()):
+            return field
+    raise MoleculeError(f"got no field that left out {molecule.name} among {len(fields)}; give those of all folds, "
+                        "train_field --folds 2")  # fmt: skip
 
 
 def example(molecule: "Molecule", limit_s: float, field: "LearnedField | None" = None) -> "Example":
