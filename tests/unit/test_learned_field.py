@@ -9,7 +9,7 @@ import pytest
 import torch
 from rdkit import Chem
 
-from mdlatent.conformers import field_values, fit_field, mmff_kernels, mmff_terms, scaffolds
+from mdlatent.conformers import field_rounds, field_values, fit_field, mmff_kernels, mmff_terms, scaffolds
 from mdlatent.conformers.embedding import Deadline, ForceField
 from mdlatent.conformers.field_energy import energies
 from mdlatent.conformers.field_geometries import LATER, Counts, geometries
@@ -316,6 +316,17 @@ def test_later_rounds_go_on_from_the_field_before_and_look_at_what_it_led_to() -
     found = fit_field.fit([made], still, 0, begun).weights()
     assert all(np.allclose(found[name], weights[name], atol=1e-6) for name in weights)
     assert all(np.array_equal(begun.weights()[name], weights[name]) for name in weights)
+
+
+def test_rounds_are_learned_again_one_after_the_other(tmp_path: Path) -> None:
+    true, options = disturbed(0.1, width=8, layers=1), fit_field.Options(width=8, layers=1, epochs=1, later_epochs=1)
+    some = [from_smiles(one) for one in ("CCCO", "CCOC")]
+    first = [labels_of(true, one.name) for one in some]
+    rounds = [first, [Labels(*(values[:8] for values in one)) for one in first]]
+    found = field_rounds.again(some, rounds, options, 0, tmp_path)
+    begun = fit_field.fit(field_rounds.examples(some, rounds[:1]), options, 0)
+    expected = fit_field.fit(field_rounds.examples(some, rounds), options, 0, begun)
+    assert LearnedField(found.weights(), {}).digest == LearnedField(expected.weights(), {}).digest
 
 
 def test_geometries_far_up_are_left_out() -> None:

@@ -11,8 +11,8 @@
    the shape stays.
 6. Of a molecule without stereocentres the mirror image of each joins them, at the same energy and no cost.
 7. n distinct ones are chosen for the least expected error (selection.expected) with the likelihoods of a learned ranker
-   (ranker.py). Its energies are those of MMFF94 before step 5: as a rank they are better than those of MMFF94s, and
-   than those of PM7.
+   (ranker.py). It weighs the energies of the learned field against those of MMFF94 before step 5, which are a better
+   rank than those of MMFF94s. Together they are better than either.
 
 The same with `torsions="uniform"` (angles without preference) or `torsions="etkdg"` (ETKDGv3 conformers alone), without
 a learned field, and without a ranker (the energies of wells over `temperature_kcal` in its place), are the ablations.
