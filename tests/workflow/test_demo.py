@@ -148,7 +148,9 @@ def test_conformers_are_made_and_measured(results):
             assert values[name, "molecules", seed] == 24
     for seed in (0, 1, 2):
         raw = [values[name, "energy_above_reference", seed] for name in ("etkdg", "etkdg_mmff", "torsions")]
-        assert raw[0] > 20 > 5 > raw[1] > raw[2]  # kcal/mol
+        assert raw[0] > 20 > 5 > max(raw[1:])  # kcal/mol
+    relaxed = [values[name, "relaxed_energy_above_reference", "mean"] for name in ("etkdg", "etkdg_mmff", "torsions")]
+    assert relaxed[0] > relaxed[1] > relaxed[2]
 
 
 def test_models_are_judged_beside_tica_and_between_seeds(results):
