@@ -6,10 +6,9 @@ than the box in each direction), or (). Both give the arithmetic of the rows of 
 
 from typing import Any
 
-import numpy as np
 from numba import extending
 
-from mdlatent import distance_rows, streamed_blocks, streaming
+from mdlatent import distance_rows, streaming
 from mdlatent.compiling import njit
 from mdlatent.streaming import LANES
 
@@ -21,8 +20,6 @@ def frame(x, y, z, n, lead, start, out, edges):
     """Distances (n, n) into out[start:]; x, y, z are `streaming.room`, `lead` is to the first line of `out`."""
     if n % LANES == 0:
         _of_blocks(x, y, z, n, lead, start, out, edges)
-    elif n % LANES == LANES // 2 and lead % 2 == 0 and n >= lead + LANES:
-        _of_halves(x, y, z, n, lead, start, out, edges)
     else:
         _of_rows(x, y, z, n, lead, start, out, edges)
 
@@ -73,73 +70,22 @@ def _of_blocks(x, y, z, n, lead, start, out, edges):
     atoms by as many others are computed once and written twice, which saves half of the square roots."""
     _part(x, y, z, 0, 0, lead, out, start, edges)
     end = n - (LANES - lead if lead else 0)  # of the last line that is all in one row
-    fresh, kept, image = streamed_blocks.scratch(), streamed_blocks.scratch(), -1
+    fresh, kept, image = streaming.scratch(), streaming.scratch(), -1
     for first in range(lead, end, LANES):
         for k in range(first, end, LANES):  # one on the diagonal, which has no image, is the last of all
             at = start + first * n + k
             if image < 0:
-                streamed_blocks.block(x, y, z, out, k, first, at, 0, image, n, fresh, kept, x, edges)
+                streaming.block(x, y, z, out, k, first, at, image, n, fresh, kept, edges)
             else:
-                streamed_blocks.block_and_image(x, y, z, out, k, first, at, 0, image, n, fresh, kept, x, edges)
+                streaming.block_and_image(x, y, z, out, k, first, at, image, n, fresh, kept, edges)
             fresh, kept, image = kept, fresh, -1 if k == first else start + k * n + first
         _seams(x, y, z, n, end, first, first + LANES, 1, start, out, edges)
     if end < n:
         _seams(x, y, z, n, end, 0, lead, 1, start, out, edges)
         _seams(x, y, z, n, end, end, n, 1, start, out, edges)
         for k in range(lead, end, LANES):  # of the last atoms and the first
-            streamed_blocks.block(x, y, z, out, k, end, start + end * n + k, 0, -1, n, fresh, kept, x, edges)
+            streaming.block(x, y, z, out, k, end, start + end * n + k, -1, n, fresh, kept, edges)
     _part(x, y, z, n - 1, end, n, out, start, edges)
-
-
-@njit(cache=True)
-def _of_halves(x, y, z, n, lead, start, out, edges):
-    """The same for n an odd multiple of LANES / 2 and an even `lead`: lines of the rows of even atoms begin at columns
-    lead, lead + LANES, …, those of odd atoms half a line later."""
-    half = LANES // 2
-    end = lead + (n - lead) // LANES * LANES  # blocks are of atoms lead … end
-    waiting = np.empty(n * half // 2 + LANES, np.float32)
-    waiting[:] = 0
-    fresh, kept, other, image = streamed_blocks.scratch(), streamed_blocks.scratch(), -1, -1
-    for first in range(lead, end, LANES):
-        for k in range(first, end, LANES):
-            at = start + first * n + k
-            if other == first:  # of the same rows, and further to the left
-                streamed_blocks.halves_image(x, y, z, out, k, first, at, other, image, n, fresh, kept, waiting, edges)
-                image = -1
-            if image < 0:
-                streamed_blocks.halves_block(x, y, z, out, k, first, at, other, image, n, fresh, kept, waiting, edges)
-            else:
-                streamed_blocks.halves_block_and_image(
-                    x, y, z, out, k, first, at, other, image, n, fresh, kept, waiting, edges
-                )
-            fresh, kept, other, image = kept, fresh, k, start + k * n + first
-            if k == first:
-                other, image = -1, -1
-    # Lines that are not all in blocks: of rows of even atoms those across their end; …
-    _seams(x, y, z, n, end, lead, end, 2, start, out, edges)
-    # … of odd ones the first, if it is all in the row (else it was among the others), and the last or the two last.
-    odd = lead + 1
-    if lead >= half:
-        _lines(x, y, z, n, lead - half, 1, odd, 2, start, out, edges)
-    left = n - (end - half)
-    if left >= LANES:
-        _lines(x, y, z, n, end - half, 1, odd, 2, start, out, edges)
-    _seams(x, y, z, n, n - left % LANES, odd, end, 2, start, out, edges)
-    for i in range(lead):
-        _whole(x, y, z, i, n, lead, start, out, edges)
-    for i in range(end, n):
-        _whole(x, y, z, i, n, lead, start, out, edges)
-    _part(x, y, z, 0, 0, lead, out, start, edges)
-    last = (lead + half) % LANES
-    _part(x, y, z, n - 1, n - (n - last) % LANES, n, out, start, edges)
-
-
-@njit(cache=True)
-def _whole(x, y, z, i, n, lead, start, out, edges):
-    """All lines that begin in row i."""
-    k = (lead - start - i * n) % LANES
-    _lines(x, y, z, n, k, (n - k) // LANES, i, n, start, out, edges)
-    _seams(x, y, z, n, n - (n - k) % LANES, i, i + 1, 1, start, out, edges)
 
 
 @njit(cache=True)
