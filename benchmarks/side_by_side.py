@@ -77,15 +77,18 @@ def interleaved(systems: Mapping[str, Callable[[], object]], repeats: int = 7) -
 
 @numba.njit
 def _fill(flat, lead):
-    flat[:lead] = 0
+    flat[:lead] = 1
     for at in range(lead, len(flat) - streaming.LANES + 1, streaming.LANES):
-        streaming.fill_line(flat, at, np.float32(0))
-    flat[len(flat) - streaming.LANES :] = 0
+        streaming.fill_line(flat, at, np.float32(1))
+    flat[len(flat) - streaming.LANES :] = 1
     streaming.fence()
 
 
 def fill(array: Any) -> None:
-    """Write an array of float32 as fast as memory takes it: past the caches, which the C library's memset does not."""
+    """Write an array of float32 as fast as memory takes it: past the caches, which the C library's memset does not.
+
+    Ones, for there are machines that take zeros three times as fast as anything else.
+    """
     flat = array.reshape(-1)
     _fill(flat, streaming.to_line(flat))
 
