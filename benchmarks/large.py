@@ -125,15 +125,13 @@ def run_stages(args: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
     between one size and the next."""
     rows, bars = [], []
     found: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    n_atoms = 0
+    made = {n: make_files(args.topology, args.trajectory, args.selection, n, folder) for n in args.frames}
+    n_atoms = load_topology(made[args.frames[0]][0]).n_atoms
     for _ in range(args.repeats):
-        for n_frames in args.frames:
-            top, dcd = make_files(args.topology, args.trajectory, args.selection, n_frames, folder)
-            n_atoms = load_topology(top).n_atoms
+        for n_frames, (top, dcd) in made.items():
             for stage, seconds, peak in stages(top, dcd, folder):
                 found[stage, n_frames].append((seconds, peak))
             shutil.rmtree(folder / dcd.stem)
-            dcd.unlink()
     cpu = {key: statistics.median(seconds for seconds, _ in values) for key, values in found.items()}
     for (stage, n_frames), values in found.items():
         case, peak = f"{n_frames:,} × {n_atoms:,} atoms", max(peak for _, peak in values)

@@ -1,7 +1,7 @@
 """Draw molecules of different scaffolds from a large list of SMILES, for `train_field --more`.
 
     pip download --no-deps molsets==0.3.1 && unzip molsets-0.3.1-*.whl 'moses/dataset/data/train.csv.gz'
-    python benchmarks/pick_smiles.py moses/dataset/data/train.csv.gz -n 1600 --output picked.smi
+    python benchmarks/pick_smiles.py moses/dataset/data/train.csv.gz -n 2200 --output picked.smi
     mdlatent conformers --file picked.smi -n 1 --generator etkdg --output picked.sdf
 
 The list is that of MOSES (Polykovskiy et al. 2020, doi:10.3389/fphar.2020.565644; MIT), 1.6 million molecules of ZINC
@@ -25,7 +25,7 @@ def main() -> None:
     """Parse the command line, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path, help="gzip-compressed, SMILES in the first column, one line of names above")
-    parser.add_argument("-n", type=int, default=1600, help="molecules")
+    parser.add_argument("-n", type=int, default=2200, help="molecules")
     parser.add_argument("--rotors", type=int, default=3, help="rotatable bonds, at least")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="SMILES and a name on each line")

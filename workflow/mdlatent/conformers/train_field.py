@@ -139,7 +139,7 @@ def _run(args: argparse.Namespace) -> None:
         less = {"source": args.source, "fold": number, "mdlatent": __version__, "left_out": left_out}
         output = args.output.with_name(f"{args.output.stem}-fold{number}.npz")
         LearnedField(net.weights(), less).save(output)
-        log.info("%s: from %d molecules", output, len(stays))
+        log.info("%s: without them and what is like them", output)
 
 
 def _molecules(args: argparse.Namespace) -> "tuple[list[Molecule], int, list[Molecule]]":
