@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rdkit import Chem, RDConfig
 
-from mdlatent.conformers import molecules, scaffolds, sdf
+from mdlatent.conformers import molecules, quality, scaffolds, sdf
 from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.molecules import MoleculeError, from_smiles, with_conformers
 from mdlatent.errors import DataError
@@ -49,6 +49,21 @@ def test_bad_records_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     why = {one.name: one.reason for one in refused}
     assert "disconnected" in why["salt"] and "8 heavy atoms" in why["large"] and "no 3-D" in why["flat"]
     assert "cannot be parsed" in why["record 7"] and "MMFF94" in why["boron"]
+
+
+def test_how_a_sulphurane_is_bent_is_no_stereo(tmp_path: Path) -> None:
+    written = "[H]S12[C](c3ccccc3)NC(C)(C)C1=NN=C2C(=O)OCC"
+    mol = conformers(written, 8)
+    seen = Chem.Mol(mol)
+    Chem.AssignStereochemistryFrom3D(seen)
+    assert seen.GetAtomWithIdx(0).GetChiralTag() != Chem.CHI_UNSPECIFIED  # what RDKit makes of it
+    (tmp_path / "bent.sdf").write_text(block(mol, "bent"))
+    (found,), refused = sdf.read_sdf(tmp_path / "bent.sdf", duplicate_angstrom=0)
+    assert not refused and found.mol.GetNumConformers() == 8 and quality.stereo_kept(found.mol) == 100
+    for smiles in (written, written.replace("S12", "[S@@]12"), written.replace("S12", "[S@TB17]12")):
+        assert [Chem.CanonSmiles(Chem.MolToSmiles(one.mol)) for one in molecules.stereoisomers(smiles)] == [
+            Chem.CanonSmiles(Chem.MolToSmiles(from_smiles(written).mol))
+        ]
 
 
 def test_duplicates_and_other_isomers_are_left_out(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "inchikey",
     "is_broken",
     "positions",
+    "stereo_from_3d",
     "stereoisomers",
     "with_conformers",
 ]
@@ -32,6 +33,9 @@ __all__ = [
 # A cationic nitrogen or carbon with two double bonds and no anion beside it: bonds guessed wrongly from a geometry.
 _OVERBONDED = Chem.MolFromSmarts("[#6,#7;+1](=[+0,+1])=[+0,+1]")
 _DOUBLY = Chem.MolFromSmarts("[#7+]=*")
+_SULPHURANE = Chem.MolFromSmarts("[SX4v4]")
+
+_HANDED = (Chem.CHI_UNSPECIFIED, Chem.CHI_TETRAHEDRAL_CW, Chem.CHI_TETRAHEDRAL_CCW)
 
 
 class MoleculeError(DataError):
@@ -74,6 +78,7 @@ def from_smiles(smiles: str, name: str = "") -> Molecule:
         mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
         raise MoleculeError(f"{name}: {smiles!r} is not a SMILES that RDKit understands; check brackets and valences")
+    _forget_bends(mol)
     result = Molecule(name, Chem.AddHs(mol), is_broken(mol))
     check(result, with_reference=False)
     return result
@@ -113,10 +118,40 @@ def stereoisomers(smiles: str, name: str = "", at_most: int = 32) -> list[Molecu
     if mol is None:
         raise MoleculeError(f"{name}: {smiles!r} is not a SMILES that RDKit understands; check brackets and valences")
     options = StereoEnumerationOptions(unique=True, maxIsomers=at_most, onlyUnassigned=True)
-    found = sorted({Chem.MolToSmiles(isomer) for isomer in EnumerateStereoisomers(mol, options=options)})
+    isomers = list(EnumerateStereoisomers(mol, options=options))
+    for isomer in isomers:
+        _forget_bends(isomer)
+    found = sorted({Chem.MolToSmiles(isomer) for isomer in isomers})
     if len(found) == 1:
         return [from_smiles(found[0], name)]
     return [from_smiles(one, f"{name}.{number}") for number, one in enumerate(found, 1)]
+
+
+def stereo_from_3d(mol: Chem.Mol, conformer_id: int = -1) -> None:
+    """Set the stereo of `mol`, R/S and E/Z alone, to that of a conformer, in place."""
+    Chem.AssignStereochemistryFrom3D(mol, conformer_id, replaceExistingTags=True)
+    _forget_bends(mol)
+
+
+def _forget_bends(mol: Chem.Mol) -> None:
+    """Take stereo from atoms that have no lasting hand, in place.
+
+    RDKit also reads square-planar, trigonal-bipyramidal and octahedral centres off a geometry. These belong to metals,
+    which no force field here knows; at sulphur or phosphorus they tell how the bonds happen to be bent, which differs
+    among conformers of one molecule. So does the hand of a sulphurane, which turns over by pseudorotation.
+    """
+    fluxional = _sulphuranes(mol)
+    bent = [atom for atom in mol.GetAtoms() if atom.GetChiralTag() not in _HANDED or atom.GetIdx() in fluxional]
+    for atom in bent:
+        atom.SetChiralTag(Chem.CHI_UNSPECIFIED)
+        atom.ClearProp("_chiralPermutation")
+    if bent:
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+
+
+def _sulphuranes(mol: Chem.Mol) -> set[int]:
+    """Sulphur atoms with four single bonds."""
+    return {index for (index,) in mol.GetSubstructMatches(_SULPHURANE)}
 
 
 def is_broken(mol: Chem.Mol) -> bool:
@@ -153,13 +188,14 @@ def positions(mol: Chem.Mol) -> np.ndarray:
 
 
 def _undefined(mol: Chem.Mol) -> list[str]:
-    """Stereo that the graph leaves open, as `atom 3 (C)` or `bond 2-3`; nitrogen that inverts does not count."""
+    """Stereo that the graph leaves open, as `atom 3 (C)` or `bond 2-3`; not of nitrogen and sulphuranes that invert."""
     found = []
     heavy = Chem.RemoveHs(mol)
+    fluxional = _sulphuranes(heavy)
     for info in Chem.FindPotentialStereo(heavy):
         if info.specified != Chem.StereoSpecified.Unspecified:
             continue
-        if info.type == Chem.StereoType.Atom_Tetrahedral:
+        if info.type == Chem.StereoType.Atom_Tetrahedral and info.centeredOn not in fluxional:
             found.append(f"atom {info.centeredOn} ({heavy.GetAtomWithIdx(info.centeredOn).GetSymbol()})")
         elif info.type == Chem.StereoType.Bond_Double:
             bond = heavy.GetBondWithIdx(info.centeredOn)

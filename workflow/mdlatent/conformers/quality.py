@@ -6,7 +6,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from mdlatent.conformers.embedding import ForceField
-from mdlatent.conformers.molecules import positions
+from mdlatent.conformers.molecules import positions, stereo_from_3d
 
 __all__ = ["energies_above", "lowest_reference", "stereo_kept"]
 
@@ -31,6 +31,6 @@ def stereo_kept(generated: Chem.Mol) -> float:
         kept = []
         for conformer in generated.GetConformers():
             seen = Chem.Mol(generated)
-            Chem.AssignStereochemistryFrom3D(seen, conformer.GetId(), replaceExistingTags=True)
+            stereo_from_3d(seen, conformer.GetId())
             kept.append(Chem.MolToSmiles(Chem.RemoveHs(seen)) == wanted)
     return 100 * float(np.mean(kept)) if kept else float("nan")

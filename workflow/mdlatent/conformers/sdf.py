@@ -18,7 +18,15 @@ from typing import BinaryIO, cast
 from rdkit import Chem, rdBase
 
 from mdlatent.conformers import metrics
-from mdlatent.conformers.molecules import Molecule, MoleculeError, check, inchikey, is_broken, with_conformers
+from mdlatent.conformers.molecules import (
+    Molecule,
+    MoleculeError,
+    check,
+    inchikey,
+    is_broken,
+    stereo_from_3d,
+    with_conformers,
+)
 
 __all__ = ["Refused", "read_files", "read_sdf", "with_unique_names", "write_sdf"]
 
@@ -147,7 +155,7 @@ def _with_hydrogens(record: Chem.Mol) -> Chem.Mol:
     if any(atom.GetTotalNumHs() for atom in record.GetAtoms()):
         record = Chem.AddHs(record, addCoords=True)
     if record.GetNumConformers() and record.GetConformer().Is3D():
-        Chem.AssignStereochemistryFrom3D(record)
+        stereo_from_3d(record)
     return record
 
 
