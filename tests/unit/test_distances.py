@@ -41,6 +41,21 @@ def test_right_to_single_precision_anywhere_in_space(n_atoms, offset_nm):
     np.testing.assert_array_equal(distances.packed(x), found[:, i, j])
 
 
+@pytest.mark.parametrize("n_frames", [1, 3])
+def test_rows_written_over_each_other_end_where_the_buffer_does(n_frames):
+    """Any number of atoms, so that rests of rows are of any length; the same to the bit as numpy's."""
+    for n_atoms in range(1, 36):
+        x = np.random.default_rng(n_atoms).random((n_frames, n_atoms, 3)).astype(np.float32)
+        squares = (x[:, :, None] - x[:, None]) ** 2
+        expected = np.sqrt((squares[..., 0] + squares[..., 1]) + squares[..., 2])
+        i, j = distances.pairs(n_atoms)
+        for function, wanted in ((distances.full, expected), (distances.packed, expected[:, i, j])):
+            memory = np.full(wanted.size + 64, -1, np.float32)
+            out = memory[32:-32].reshape(wanted.shape)
+            np.testing.assert_array_equal(function(x, out=out), wanted)
+            assert (memory[:32] == -1).all() and (memory[-32:] == -1).all()
+
+
 def same_past_the_caches(n_atoms, lead):
     """Frames of so many atoms, into memory with `lead` values to its first line, against those that stay in caches."""
     x = np.random.default_rng(n_atoms).random((3, n_atoms, 3)).astype(np.float32)
@@ -85,6 +100,8 @@ assert not lanes.HAS_AVX512
 x = np.random.default_rng(0).random((2, 136, 3)).astype(np.float32)
 for n in (136, 48):
     expected = distances.full(x[:, :n])
+    exact = np.sqrt(((x[:, :n, None].astype(float) - x[:, None, :n]) ** 2).sum(-1))
+    np.testing.assert_allclose(expected, exact, rtol=3e-7)
     distances.STREAM_BYTES, distances.STREAM_ATOMS = 0, 16
     np.testing.assert_array_equal(distances.full(x[:, :n]), expected)
     distances.STREAM_BYTES = 2**30

@@ -48,7 +48,7 @@ def full(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.ndarr
         x, y, z = (streaming.room(n, lead) for _ in range(3))
         kernels.full_streamed(coordinates, x, y, z, lead, out.reshape(-1))
     else:
-        kernels.full(coordinates, out)
+        kernels.unstreamed(coordinates, True, out.reshape(-1))
     return out
 
 
@@ -62,7 +62,7 @@ def packed(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.nda
     coordinates, n = _checked(coordinates)
     out = _buffer(out, (len(coordinates), n_pairs(n)))
     if boxes is None:
-        kernels.packed(coordinates, out)
+        kernels.unstreamed(coordinates, False, out.reshape(-1))
     else:
         _periodic(coordinates, boxes, False, out)
     return out

@@ -12,6 +12,7 @@ from mdlatent import distance_rows as rows
 from mdlatent import streamed_frames as streamed
 from mdlatent import streaming
 from mdlatent.compiling import njit
+from mdlatent.streaming import LANES
 
 
 @njit(cache=True)
@@ -34,39 +35,37 @@ def nearest_image(dx, dy, dz, box, inv):
 
 
 @njit(cache=True)
-def full(coordinates, out):
-    """Distances (frames, n, n) of coordinates (frames, n, 3), float32, into `out`."""
+def unstreamed(coordinates, whole, out):
+    """Distances of coordinates (frames, n, 3), float32, into the flat `out`: whole rows (frames, n, n), or of the pairs
+    i < j, row by row, (frames, n (n − 1) / 2).
+
+    Rows are written in vectors of LANES, over the beginning of the next row, which comes after: what is left of a row
+    after its last whole vector costs more than the vectors where rows are short.
+    """
     frames, n, _ = coordinates.shape
-    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    x, y, z = np.zeros(n + LANES, np.float32), np.zeros(n + LANES, np.float32), np.zeros(n + LANES, np.float32)
+    start = 0
     for t in range(frames):
         rows.columns(coordinates[t], x, y, z)
         for i in range(n):
-            rows.row(x[i], y[i], z[i], x, y, z, out[t, i])
+            j = 0 if whole else i + 1
+            lines = (n - j + LANES - 1) // LANES
+            if start + lines * LANES <= len(out):
+                streaming.row_over(x, y, z, out, j, lines, i, start)
+            else:
+                rows.row(x[i], y[i], z[i], x[j:n], y[j:n], z[j:n], out[start : start + n - j])
+            start += n - j
 
 
 @njit(cache=True)
 def full_streamed(coordinates, x, y, z, lead, out):
-    """`full` past the caches: `out` is flat, with `lead` values to its first line; x, y, z are `streaming.room`."""
+    """Whole rows past the caches: `out` is flat, with `lead` values to its first line; x, y, z are `streaming.room`."""
     frames, n, _ = coordinates.shape
     for t in range(frames):
         rows.columns(coordinates[t], x, y, z)
         rows.begin_again(n, x, y, z)
         streamed.frame(x, y, z, n, lead, t * n * n, out, ())
     streaming.fence()
-
-
-@njit(cache=True)
-def packed(coordinates, out):
-    """Distances (frames, n (n − 1) / 2) of the pairs i < j, row by row, into `out`."""
-    frames, n, _ = coordinates.shape
-    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    for t in range(frames):
-        rows.columns(coordinates[t], x, y, z)
-        first = 0
-        for i in range(n - 1):
-            j = i + 1
-            rows.row(x[i], y[i], z[i], x[j:], y[j:], z[j:], out[t, first : first + n - j])
-            first += n - 1 - i
 
 
 @njit(cache=True)

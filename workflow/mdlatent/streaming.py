@@ -3,7 +3,7 @@
 An ordinary store first reads the line of memory that it is going to overwrite; a non-temporal one does not, and takes
 nothing else out of the caches. LLVM's vectoriser makes none, so sixteen distances at a time are spelled out here: each
 line of the result, which may end one row and begin the next, is one vector. The arithmetic is that of `distance_rows`,
-to the bit.
+to the bit. `row_over` alone writes as usual, for results that a cache does hold.
 """
 
 from typing import Any
@@ -171,6 +171,24 @@ def _rows(many):
         return types.void(x, y, z, out, k, lines, i, apart, at, n, edges), code
 
     return run
+
+
+@intrinsic
+def row_over(typing, x, y, z, out, k, lines, i, at):
+    """The same for one row, by ordinary stores to wherever out[at] is: distances of atom i to `lines` × LANES atoms."""
+
+    def code(context, builder, signature, args):
+        atom = _atom(context, builder, signature, args, args[6])
+        with cgutils.for_range(builder, args[5]) as loop:
+            done = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
+            found = _distances(
+                builder, _columns(context, builder, signature, args, builder.add(args[4], done)), atom, ()
+            )
+            pointer = _pointer(context, builder, signature, args, 3, builder.add(args[7], done))
+            builder.store(found, pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(x, y, z, out, k, lines, i, at), code
 
 
 MANY = 8  # more need more registers than there are
