@@ -77,10 +77,7 @@ def relaxation(mols: list[Chem.Mol]) -> list[Row]:
             ends["RDKit"] = [ForceField(mol).relax(x, steps)[0] for mol, x in zip(mols, starts, strict=True)]
 
         def ours(steps: int = steps, ends: dict[str, list[np.ndarray]] = ends) -> None:
-            ends["mdlatent"] = [
-                SideBySide.mmff(mol, ForceField(mol).properties).relax(x, steps)[0]
-                for mol, x in zip(mols, starts, strict=True)
-            ]
+            ends["mdlatent"] = [SideBySide.mmff(mol).relax(x, steps)[0] for mol, x in zip(mols, starts, strict=True)]
 
         seconds = interleaved({"RDKit": rdkit, "mdlatent": ours}, 3)
         case = f"MMFF94s, at most {steps} steps"

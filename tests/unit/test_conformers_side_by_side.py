@@ -29,7 +29,7 @@ SMILES = [
 def test_energies_and_slopes_are_those_of_rdkit(smiles: str, variant: str) -> None:
     mol, x = conformers(smiles, 5)
     field = ForceField(mol, variant)
-    ours = SideBySide.mmff(mol, field.properties)
+    ours = SideBySide.mmff(mol, variant)
     assert ours.energies(x) == pytest.approx(field.energies(x), abs=2e-3)
     theirs = rdForceFieldHelpers.MMFFGetMoleculeForceField(with_conformers(mol, x[:1]), field.properties)
     theirs.Initialize()
@@ -48,7 +48,7 @@ def test_energies_and_slopes_are_those_of_rdkit(smiles: str, variant: str) -> No
 def test_relaxed_to_the_same_wells(smiles: str) -> None:
     mol, x = conformers(smiles, 6, 0.02)
     field = ForceField(mol)
-    ours, energies = SideBySide.mmff(mol, field.properties).relax(x, 2000)
+    ours, energies = SideBySide.mmff(mol).relax(x, 2000)
     assert field.energies(ours) == pytest.approx(energies, abs=2e-3)
     _, theirs = field.relax(x, 5000)
     assert np.median(np.abs(energies - theirs)) < 0.02
@@ -58,7 +58,7 @@ def test_relaxed_to_the_same_wells(smiles: str) -> None:
 
 def test_what_comes_out_depends_on_the_conformer_alone() -> None:
     mol, x = conformers(SMILES[3], LANES + 3)
-    side = SideBySide.mmff(mol, ForceField(mol).properties)
+    side = SideBySide.mmff(mol)
     together, energies = side.relax(x, 60)
     assert (energies < side.energies(x)).all()
     for some in (slice(0, 1), slice(7, 12), slice(LANES, LANES + 3)):
@@ -70,7 +70,7 @@ def test_what_comes_out_depends_on_the_conformer_alone() -> None:
 
 def test_a_broken_conformer_disturbs_no_other() -> None:
     mol, x = conformers(SMILES[3], 4)
-    side = SideBySide.mmff(mol, ForceField(mol).properties)
+    side = SideBySide.mmff(mol)
     whole, _ = side.relax(x, 60)
     x[1, 3] = x[1, 4]  # two atoms in one place
     x[2, 0] = np.nan
@@ -120,7 +120,7 @@ def test_signs_tell_stereoisomers_apart() -> None:
 def test_what_has_lost_its_stereo_is_not_in_the_pool() -> None:
     mol, x = conformers(SMILES[3], 40, 0.02)
     x[10:] *= [-1, 1, 1]
-    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    mmff = SideBySide.mmff(mol)
     made = pool._relaxed(mol, x, 5, mmff, pool.Options(stages=(5, 5)), Deadline(60))
     assert made.shape[:2] == (2, 10)
     with pytest.raises(MoleculeError, match="keeps the stereo of 10 of 40 structures, expected 11"):

@@ -61,7 +61,7 @@ def test_an_untrained_network_is_mmff94s() -> None:
     found = energies(x, graph, FieldNet(16, 2)(graph)).detach().numpy()
     assert found.shape == (4, len(SMILES))
     for column, (mol, one) in enumerate(pairs):
-        expected = SideBySide.mmff(mol, ForceField(mol).properties).energies(one)
+        expected = SideBySide.mmff(mol).energies(one)
         assert found[:, column] == pytest.approx(expected, abs=1e-3, rel=2e-6)
 
 
@@ -75,7 +75,7 @@ def test_corrected_energies_and_slopes_are_those_of_the_kernels() -> None:
     for column, (mol, one) in enumerate(pairs):
         side = learned.relaxer(mol)
         assert found[:, column].detach().numpy() == pytest.approx(side.energies(one), rel=1e-5, abs=1e-3)
-        mmff = SideBySide.mmff(mol, ForceField(mol).properties).energies(one)
+        mmff = SideBySide.mmff(mol).energies(one)
         assert np.abs(side.energies(one) - mmff).max() > 1
         block = np.repeat(one.reshape(3, -1).T.astype(np.float32), 6, axis=1)[:, :LANES].copy()
         energy, flat = np.empty(LANES, np.float32), np.empty(block.size, np.float32)
@@ -249,7 +249,7 @@ assert "torch" not in sys.modules
 def test_geometries_are_of_the_field_that_is_given() -> None:
     mol, counts = from_smiles("CC(C)Nc1ccc(CCO)cc1").mol, Counts(rough=3, halfway=4, lowest=5, others=2)
     fields = [
-        SideBySide.mmff(mol, ForceField(mol).properties),
+        SideBySide.mmff(mol),
         LearnedField(disturbed(0.05).weights(), {}).relaxer(mol),
     ]
     for field in fields:
@@ -265,7 +265,7 @@ def test_geometries_are_of_the_field_that_is_given() -> None:
     rigid = from_smiles("Cc1ccccc1").mol
     with pytest.raises(DataError, match=f"got conformers of 15 atoms, expected {mol.GetNumAtoms()}"):
         geometries(rigid, fields[0], 0, LATER, Deadline(60))
-    field = SideBySide.mmff(rigid, ForceField(rigid).properties)
+    field = SideBySide.mmff(rigid)
     assert len(geometries(rigid, field, 0, LATER, Deadline(60))) > 0
     with pytest.raises(MoleculeError, match="not done within"):
         geometries(mol, fields[0], 0, counts, Deadline(0))

@@ -11,7 +11,7 @@ from rdkit import Chem
 
 from conformer_files import block, conformers
 from mdlatent.conformers import field_labels, fit_field, molecules, pm7, train_field
-from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.field_geometries import LATER, Counts
 from mdlatent.conformers.field_net import FieldNet
 from mdlatent.conformers.generators import shipped_field
@@ -205,7 +205,7 @@ def test_shipped_field_is_nearer_to_pm7_than_mmff(smiles: str) -> None:
     """Energies and slopes of conformers that MMFF94s has relaxed a little."""
     mol = from_smiles(smiles).mol
     x = embed(mol, 20, 0, Deadline(60))
-    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    mmff = SideBySide.mmff(mol)
     found = pm7.label(mol, mmff.relax(x, 40)[0])
     example = fit_field.example(smiles, mol, [found])
     assert example is not None

@@ -22,7 +22,7 @@ from rdkit import Chem
 
 from mdlatent import files, stage
 from mdlatent.conformers import pm7
-from mdlatent.conformers.embedding import Deadline, ForceField
+from mdlatent.conformers.embedding import Deadline
 from mdlatent.conformers.field_geometries import Counts, geometries
 from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.mmff_relax import SideBySide
@@ -121,7 +121,7 @@ def _label(job: _Job, task: Task) -> str:
     mol, deadline = job.mol, Deadline(task.limit_s)
     try:
         learned = task.field and _load(task.field)
-        field = learned.relaxer(mol) if learned else SideBySide.mmff(mol, ForceField(mol).properties)
+        field = learned.relaxer(mol) if learned else SideBySide.mmff(mol)
         structures = geometries(mol, field, task.seed, task.counts, deadline)
         charge = None if job.minimum is None else pm7.likely_charge(mol, job.minimum)
         labels = pm7.label(mol, np.concatenate([job.references, structures]), deadline, charge)

@@ -7,14 +7,12 @@ which wells are not told apart by.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from rdkit import Chem
 
 from mdlatent.compiling import njit
 from mdlatent.conformers import mmff_kernels
-from mdlatent.conformers.embedding import Deadline
+from mdlatent.conformers.embedding import Deadline, ForceField
 from mdlatent.conformers.mmff_terms import Terms, terms
 from mdlatent.errors import DataError
 from mdlatent.lanes import LANES, loop, select
@@ -43,9 +41,9 @@ class SideBySide:
         self.n_atoms = 1 + max((int(atoms.max()) for atoms in some_terms[::2] if atoms.size), default=-1)
 
     @classmethod
-    def mmff(cls, mol: Chem.Mol, properties: Any) -> SideBySide:
-        """MMFF94 or MMFF94s, as RDKit's `properties` say."""
-        return cls(terms(mol, properties))
+    def mmff(cls, mol: Chem.Mol, variant: str = "MMFF94s") -> SideBySide:
+        """MMFF94 or MMFF94s with RDKit's parameters. Raises MoleculeError where there are none."""
+        return cls(terms(mol, ForceField(mol, variant).properties))
 
     def energies(self, coordinates_angstrom: np.ndarray) -> np.ndarray:
         """Energies (B,) in kcal/mol of conformers (B, n_atoms, 3)."""

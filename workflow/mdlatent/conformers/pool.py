@@ -28,7 +28,7 @@ from rdkit import Chem
 
 from mdlatent.conformers import many_rmsd, selection
 from mdlatent.conformers.drawing import draw
-from mdlatent.conformers.embedding import Deadline, ForceField, embed
+from mdlatent.conformers.embedding import Deadline, embed
 from mdlatent.conformers.learned_field import LearnedField
 from mdlatent.conformers.mmff_relax import SideBySide
 from mdlatent.conformers.molecules import MoleculeError, heavy_indices
@@ -109,9 +109,9 @@ def build(
 ) -> Pool:
     """The pool for n conformers. Raises MoleculeError if time is up, it cannot be embedded or has no force field."""
     starts = _starts(mol, n, seed, options, statistics, deadline)
-    mmff = SideBySide.mmff(mol, ForceField(mol).properties)
+    mmff = SideBySide.mmff(mol)
     structures = _relaxed(mol, starts, n, mmff, options, deadline)
-    judged = SideBySide.mmff(mol, ForceField(mol, JUDGE).properties)
+    judged = SideBySide.mmff(mol, JUDGE)
     kcal = np.array([judged.energies(some) for some in structures])  # (stages, draws)
     heavy, same = heavy_indices(mol), many_rmsd.automorphisms(mol, AUTOMORPHISMS)
     mirror = options.mirror and has_mirror(mol)

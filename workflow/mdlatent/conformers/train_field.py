@@ -198,10 +198,9 @@ def _say(name: str, errors: dict[str, float], n_measured: int) -> None:
 
 
 def _mmff(mol: "Chem.Mol") -> "SideBySide":
-    from mdlatent.conformers.embedding import ForceField
     from mdlatent.conformers.mmff_relax import SideBySide
 
-    return SideBySide.mmff(mol, ForceField(mol).properties)
+    return SideBySide.mmff(mol)
 
 
 def _moved(field: "Callable[[Chem.Mol], SideBySide]", molecules: "Sequence[Molecule]") -> float:

@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> None:
     found = sdf.read_files(args.sdf)
     part = scaffolds.split(found, args.fractions, args.seed)["train"]
     fields = [LearnedField.load(path) for path in args.field]
+    if not fields:
+        log.warning("no --field: pools are relaxed by MMFF94s alone, those of `torsions` are not; for these give the "
+                    "fields of train_field --folds 2")  # fmt: skip
     used, examples = [], []
     for molecule in stage.progress(part, len(part), "molecules"):
         if molecule.mol.GetNumAtoms() > args.max_atoms:
