@@ -54,6 +54,14 @@ def test_rows_written_over_each_other_end_where_the_buffer_does(n_frames):
             out = memory[32:-32].reshape(wanted.shape)
             np.testing.assert_array_equal(function(x, out=out), wanted)
             assert (memory[:32] == -1).all() and (memory[-32:] == -1).all()
+        boxes = np.repeat(np.diag([1.1, 1.0, 1.2])[None], n_frames, axis=0)  # atoms are less than a box apart
+        inside = np.abs(x[:, :, None] - x[:, None])
+        wanted = np.linalg.norm(np.minimum(inside, np.diagonal(boxes[0]) - inside), axis=-1)
+        memory = np.full(wanted.size + 64, -1, np.float32)
+        out = memory[32:-32].reshape(wanted.shape)
+        np.testing.assert_allclose(distances.full(x, out=out, boxes=boxes), wanted, rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(distances.packed(x, boxes=boxes), out[:, i, j])
+        assert (memory[:32] == -1).all() and (memory[-32:] == -1).all()
 
 
 def same_past_the_caches(n_atoms, lead):

@@ -48,7 +48,7 @@ def full(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.ndarr
         x, y, z = (streaming.room(n, lead) for _ in range(3))
         kernels.full_streamed(coordinates, x, y, z, lead, out.reshape(-1))
     else:
-        kernels.unstreamed(coordinates, True, out.reshape(-1))
+        _unstreamed(coordinates, True, out.reshape(len(out), n * n))
     return out
 
 
@@ -57,15 +57,20 @@ def packed(coordinates: np.ndarray, out: np.ndarray | None = None, boxes: np.nda
 
     `out` and `boxes` as for `full`.
     """
-    from mdlatent import kernels
-
     coordinates, n = _checked(coordinates)
     out = _buffer(out, (len(coordinates), n_pairs(n)))
     if boxes is None:
-        kernels.unstreamed(coordinates, False, out.reshape(-1))
+        _unstreamed(coordinates, False, out)
     else:
         _periodic(coordinates, boxes, False, out)
     return out
+
+
+def _unstreamed(coordinates: np.ndarray, whole: bool, out: np.ndarray) -> None:
+    from mdlatent import kernels, streaming
+
+    x, y, z = (streaming.room(coordinates.shape[1], 0) for _ in range(3))
+    kernels.unstreamed(coordinates, x, y, z, whole, out)
 
 
 def _periodic(coordinates: np.ndarray, boxes: np.ndarray, whole: bool, out: np.ndarray) -> None:

@@ -12,7 +12,6 @@ from mdlatent import distance_rows as rows
 from mdlatent import streamed_frames as streamed
 from mdlatent import streaming
 from mdlatent.compiling import njit
-from mdlatent.streaming import LANES
 
 
 @njit(cache=True)
@@ -35,26 +34,16 @@ def nearest_image(dx, dy, dz, box, inv):
 
 
 @njit(cache=True)
-def unstreamed(coordinates, whole, out):
-    """Distances of coordinates (frames, n, 3), float32, into the flat `out`: whole rows (frames, n, n), or of the pairs
-    i < j, row by row, (frames, n (n − 1) / 2).
-
-    Rows are written in vectors of LANES, over the beginning of the next row, which comes after: what is left of a row
-    after its last whole vector costs more than the vectors where rows are short.
-    """
+def unstreamed(coordinates, x, y, z, whole, out):
+    """Distances of coordinates (frames, n, 3), float32, into `out`, (frames, n²) if `whole`, else of the pairs i < j,
+    row by row, (frames, n (n − 1) / 2); x, y, z are `streaming.room`."""
     frames, n, _ = coordinates.shape
-    x, y, z = np.zeros(n + LANES, np.float32), np.zeros(n + LANES, np.float32), np.zeros(n + LANES, np.float32)
-    start = 0
+    flat = out.reshape(-1)
     for t in range(frames):
         rows.columns(coordinates[t], x, y, z)
-        for i in range(n):
-            j = 0 if whole else i + 1
-            lines = (n - j + LANES - 1) // LANES
-            if start + lines * LANES <= len(out):
-                streaming.row_over(x, y, z, out, j, lines, i, start)
-            else:
-                rows.row(x[i], y[i], z[i], x[j:n], y[j:n], z[j:n], out[start : start + n - j])
-            start += n - j
+        if t == 0:
+            rows.begin_again(n, x, y, z)  # anything that is quick to compute with will do
+        streamed.frame_over(x, y, z, n, whole, t * out.shape[1], flat, ())
 
 
 @njit(cache=True)
@@ -69,20 +58,11 @@ def full_streamed(coordinates, x, y, z, lead, out):
 
 
 @njit(cache=True)
-def _frame_inside(x, y, z, whole, out, a, b, c):
-    """All rows of a frame by `row_inside`, into `out`, one row after the other; so the others below.
+def _frame_rectangular(x, y, z, whole, out, a, b, c, u, v, w):
+    """All rows of a frame by `row_rectangular`, into `out`, one row after the other; so the one below.
 
     Each kind of row has a loop of its own: a choice inside the loop costs half the speed.
     """
-    start, n = 0, len(x)
-    for i in range(n):
-        j = 0 if whole else i + 1
-        rows.row_inside(x[i], y[i], z[i], x[j:], y[j:], z[j:], out[start : start + n - j], a, b, c)
-        start += n - j
-
-
-@njit(cache=True)
-def _frame_rectangular(x, y, z, whole, out, a, b, c, u, v, w):
     start, n = 0, len(x)
     for i in range(n):
         j = 0 if whole else i + 1
@@ -121,11 +101,11 @@ def periodic(coordinates, boxes, inverse, rectangular, room, lead, whole, out):
             continue
         a, b, c = np.float32(boxes[t, 0, 0]), np.float32(boxes[t, 1, 1]), np.float32(boxes[t, 2, 2])
         if _spread(x) <= a and _spread(y) <= b and _spread(z) <= c:
+            rows.begin_again(n, room[0], room[1], room[2])
             if whole and lead >= 0:
-                rows.begin_again(n, room[0], room[1], room[2])
                 streamed.frame(room[0], room[1], room[2], n, lead, t * n * n, flat, (a, b, c))
             else:
-                _frame_inside(x, y, z, whole, out[t], a, b, c)
+                streamed.frame_over(room[0], room[1], room[2], n, whole, t * out.shape[1], flat, (a, b, c))
         else:
             u, v, w = np.float32(inverse[t, 0, 0]), np.float32(inverse[t, 1, 1]), np.float32(inverse[t, 2, 2])
             _frame_rectangular(x, y, z, whole, out[t], a, b, c, u, v, w)

@@ -1,4 +1,4 @@
-"""Distance matrices of whole frames, line after line past the caches, compiled with numba.
+"""Distance matrices of whole frames, line after line past the caches or, if they are small, into them; by numba.
 
 `edges` are those of a rectangular box, (a, b, c) in nm, for distances to the nearest images (of atoms no further apart
 than the box in each direction), or (). Both give the arithmetic of the rows of `distance_rows`, to the bit.
@@ -22,6 +22,23 @@ def frame(x, y, z, n, lead, start, out, edges):
         _of_blocks(x, y, z, n, lead, start, out, edges)
     else:
         _of_rows(x, y, z, n, lead, start, out, edges)
+
+
+@njit(cache=True)
+def frame_over(x, y, z, n, whole, start, out, edges):
+    """Distances into out[start:] by ordinary stores: whole rows, or of the pairs i < j. x, y, z are `streaming.room`.
+
+    Rows are written in vectors of LANES, over the beginning of the next row, which comes after: what is left of a row
+    after its last whole vector costs more than the vectors where rows are short.
+    """
+    for i in range(n):
+        j = 0 if whole else i + 1
+        lines = (n - j + LANES - 1) // LANES
+        if start + lines * LANES <= len(out):
+            streaming.row_over(x, y, z, out, j, lines, i, start, edges)
+        else:
+            _row(x[i], y[i], z[i], x[j:n], y[j:n], z[j:n], out[start : start + n - j], edges)
+        start += n - j
 
 
 @njit(cache=True)

@@ -174,21 +174,19 @@ def _rows(many):
 
 
 @intrinsic
-def row_over(typing, x, y, z, out, k, lines, i, at):
+def row_over(typing, x, y, z, out, k, lines, i, at, edges):
     """The same for one row, by ordinary stores to wherever out[at] is: distances of atom i to `lines` × LANES atoms."""
 
     def code(context, builder, signature, args):
-        atom = _atom(context, builder, signature, args, args[6])
+        atom, box = _atom(context, builder, signature, args, args[6]), cgutils.unpack_tuple(builder, args[8])
         with cgutils.for_range(builder, args[5]) as loop:
             done = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
-            found = _distances(
-                builder, _columns(context, builder, signature, args, builder.add(args[4], done)), atom, ()
-            )
+            others = _columns(context, builder, signature, args, builder.add(args[4], done))
             pointer = _pointer(context, builder, signature, args, 3, builder.add(args[7], done))
-            builder.store(found, pointer).align = 4
+            builder.store(_distances(builder, others, atom, box), pointer).align = 4
         return context.get_dummy_value()
 
-    return types.void(x, y, z, out, k, lines, i, at), code
+    return types.void(x, y, z, out, k, lines, i, at, edges), code
 
 
 MANY = 8  # more need more registers than there are
