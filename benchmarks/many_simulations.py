@@ -127,7 +127,7 @@ def jobs_beside_work(folder: Path, n: int, write: Callable[[Path, int, str], Non
         start = one - work
         shares = ", ".join(f"{start / (start + size * work):.0%} of a job of {size}" for size in (1, 10, 100, 1000))
         print(f"{what}: {1000 * work:.0f} ms for each simulation, {start:.2f} s for each job ({shares})")
-    place, few = folder / "single", max(2, n // 5)
+    place, few = folder / "single", min(n, 6)
     write(place, few, "1")
     alone = snakemake(place, "--cores", "1", "--", f"{STUDY}/frames/training.json")[1] - seconds["read"][0][1]
     print(f"read, a job for each step of each: {1000 * alone / few:.0f} ms for each simulation")
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=1000, help="in the study that is planned")
     parser.add_argument("--per-job", default="auto", help="its `simulations_per_job`")
     parser.add_argument("--frames", type=int, default=20, help="of each simulation that is planned")
-    parser.add_argument("--run", type=int, default=30, help="simulations of the jobs that are run; 0: none")
+    parser.add_argument("--run", type=int, default=300, help="simulations of the jobs that are run; 0: none")
     parser.add_argument("--run-frames", type=int, default=500, help="of each simulation that is run")
     parser.add_argument("--run-all", action="store_true", help="also run the study that is planned")
     parser.add_argument("--folder", type=Path, help="keep the studies here")
