@@ -179,11 +179,12 @@ def row_over(typing, x, y, z, out, k, lines, i, at, edges):
 
     def code(context, builder, signature, args):
         atom, box = _atom(context, builder, signature, args, args[6]), cgutils.unpack_tuple(builder, args[8])
+        data = cgutils.create_struct_proxy(signature.args[3])(context, builder, args[3]).data
         with cgutils.for_range(builder, args[5]) as loop:
             done = builder.mul(loop.index, ir.Constant(loop.index.type, LANES))
             others = _columns(context, builder, signature, args, builder.add(args[4], done))
-            pointer = _pointer(context, builder, signature, args, 3, builder.add(args[7], done))
-            builder.store(_distances(builder, others, atom, box), pointer).align = 4
+            found = Lanes(builder, _distances(builder, others, atom, box))
+            lanes.store(builder, found, data, builder.add(args[7], done))
         return context.get_dummy_value()
 
     return types.void(x, y, z, out, k, lines, i, at, edges), code
