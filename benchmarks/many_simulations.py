@@ -2,10 +2,11 @@
 
     python benchmarks/many_simulations.py --topology trp_cage.pdb --trajectory trp_cage.dcd
 
-plans a study of 1,000 simulations, each some frames cut from the trajectory; then it reads and maps 1 and 30 of them in
-one job each, whose difference is the work that a simulation takes, the rest the start of a job. CPU seconds are those
-of Snakemake and of all that it starts, on one core. With `--run-all` the whole study of 1,000 runs, and is planned
-again when nothing is left to do. Everything is written to a folder that is removed at the end, or to `--folder`.
+plans a study of 1,000 simulations, each some frames cut from the trajectory; then it reads and maps 1 and 300 of them
+in one job each, whose difference is the work that a simulation takes, the rest the start of a job. CPU seconds are
+those of Snakemake and of all that it starts, on one core. With `--run-all` the whole study of 1,000 runs, and is
+planned again when nothing is left to do. Everything is written to a folder that is removed at the end, or to
+`--folder`.
 """
 
 import argparse
@@ -26,11 +27,13 @@ import mdtraj
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDY, MODEL = "results/many", "pca_distances-d3"
+STUDY = "results/many"
 REPEATS = 3
 
 
-def write_study(folder: Path, n: int, source: mdtraj.Trajectory, topology: Path, n_frames: int, per_job: str) -> None:
+def write_study(
+    folder: Path, n: int, source: mdtraj.Trajectory, topology: Path, n_frames: int, per_job: str, family: str
+) -> None:
     """A study of `n` simulations: `n_frames` frames each, cut from the source one after another, round and round."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     shutil.copy(topology, folder / "data" / f"topology{topology.suffix}")
@@ -50,7 +53,8 @@ def write_study(folder: Path, n: int, source: mdtraj.Trajectory, topology: Path,
         "simulations": "table.tsv",
         "simulations_per_job": per_job if per_job == "auto" else int(per_job),
         "split": {"n_blocks": 5, "test_blocks": [1, 3], "gap_frames": 0},
-        "models": [{"family": "pca_distances", "latent_dim": 3}],
+        "models": [{"name": "model", "family": family, "latent_dim": 3}],
+        "train": {"epochs": 1},
         "evaluate": {"lag_frames": [1]},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
@@ -119,8 +123,8 @@ def jobs_beside_work(folder: Path, n: int, write: Callable[[Path, int, str], Non
         place = folder / f"batch{size}"
         write(place, size, str(max(2, n)))
         seconds["read"].append(cpu_seconds(place, "frames/train000.json"))
-        snakemake(place, "--cores", "1", "--", f"{STUDY}/models/{MODEL}/seed0/model.pt")
-        seconds["map"].append(cpu_seconds(place, f"latent/{MODEL}/seed0/train000.json"))
+        snakemake(place, "--cores", "1", "--", f"{STUDY}/models/model/seed0/model.pt")
+        seconds["map"].append(cpu_seconds(place, "latent/model/seed0/train000.json"))
     for what, ((one, idle_one), (many, idle_many)) in seconds.items():
         one, many = one - idle_one, many - idle_many
         work = (many - one) / (n - 1)
@@ -139,6 +143,7 @@ def main() -> None:
     parser.add_argument("--trajectory", type=Path, required=True)
     parser.add_argument("--simulations", type=int, default=1000, help="in the study that is planned")
     parser.add_argument("--per-job", default="auto", help="its `simulations_per_job`")
+    parser.add_argument("--family", default="pca_distances", help="of the model; one epoch of training")
     parser.add_argument("--frames", type=int, default=20, help="of each simulation that is planned")
     parser.add_argument("--run", type=int, default=300, help="simulations of the jobs that are run; 0: none")
     parser.add_argument("--run-frames", type=int, default=500, help="of each simulation that is run")
@@ -150,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).absolute()
         many = folder / "many"
-        write_study(many, args.simulations, source, args.topology, args.frames, args.per_job)
+        write_study(many, args.simulations, source, args.topology, args.frames, args.per_job, args.family)
         plan(many, f"dry run of {args.simulations} simulations")
         plan_alone(folder / "alone")
         if args.profile:
@@ -165,7 +170,7 @@ def main() -> None:
         if args.run:
 
             def write(place: Path, n: int, per_job: str) -> None:
-                write_study(place, n, source, args.topology, args.run_frames, per_job)
+                write_study(place, n, source, args.topology, args.run_frames, per_job, args.family)
 
             jobs_beside_work(folder, args.run, write)
 

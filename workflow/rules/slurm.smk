@@ -1,4 +1,5 @@
-# Only where Snakemake submits to Slurm: no job twice, and what the jobs asked for beside what they used.
+# Before the first job and after the last: only where Snakemake submits to Slurm, but for the first line of `onstart`.
+# No job twice, and what the jobs asked for beside what they used.
 # Makes: slurm_efficiency.csv, in the report when that is made the next time.
 from mdlatent import slurm
 
@@ -8,6 +9,7 @@ def is_on_slurm():
 
 
 onstart:
+    batches.keep(*PER_JOB)
     if is_on_slurm():
         try:
             slurm.begin(Path(STUDY), Path(log[0]))
