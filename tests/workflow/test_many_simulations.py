@@ -59,12 +59,20 @@ def test_no_command_line_grows_with_the_table(study, data):
         index = json.loads((study.folder / STUDY / "frames" / f"{name}.json").read_text())
         assert len(index["simulations"]) == 1500
         assert index["n_frames"] == 1500 * N_FRAMES
-    # What was found by the sizes of files is kept: every job and every later start has the same batches.
+    # What was found by the sizes of files is kept, for each job finds its batches by itself.
+    kept = json.loads((study.folder / STUDY / "frames" / "simulations_per_job.json").read_text())["simulations_per_job"]
+    assert kept > 1500
+
+
+def test_jobs_take_the_number_that_is_kept(study, data):
+    write(study, data, ["train"] * 120, "auto")
     kept = study.folder / STUDY / "frames" / "simulations_per_job.json"
-    assert json.loads(kept.read_text())["simulations_per_job"] > 1500
-    kept.write_text('{"simulations_per_job": 500}')
-    jobs = study.jobs(study.run("--dry-run", "--quiet", "rules"))
-    assert jobs["read_simulations"] == jobs["embed_simulations"] == 3
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"simulations_per_job": 50}')
+    alone = "--cores", "1", "--mode", "subprocess", "--target-jobs", "read_simulations:batch=train002"  # as on a node
+    study.run(*alone, "--", f"{STUDY}/frames/train002.json")
+    assert len(json.loads((study.folder / STUDY / "frames" / "train002.json").read_text())["simulations"]) == 20
+    assert study.jobs(study.run("--dry-run", "--quiet", "rules"))["read_simulations"] == 1  # a start looks at the files
 
 
 @pytest.fixture(scope="module")

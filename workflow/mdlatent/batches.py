@@ -9,30 +9,39 @@ from mdlatent import files, sources
 AUTO_FROM = 101  # simulations; with fewer, a job for each costs minutes at most
 AUTO_BYTES = 5e9  # of trajectories: about a minute of work, beside which seconds for the start are little
 AUTO_UNKNOWN = 100  # simulations, where no size is known before they are downloaded
+AUTO_KEPT = 4  # times as large or small as files say now: then a new start takes another number
 
 
-def per_job(rows: Iterable[Mapping[str, Any]], wanted: int | str, kept: Path) -> int:
+def per_job(rows: Iterable[Mapping[str, Any]], wanted: int | str, kept: Path, is_start: bool) -> int:
     """How many simulations one job takes: `wanted`, or for `auto` as many as have 5 GB of trajectories together.
 
-    What `keep` wrote to `kept` comes before sizes: files that grow must not change the batches, which every job of
-    the study works out for itself.
+    Every job of a study works out its batches for itself, and files that grow meanwhile must not change them: so the
+    start of the workflow (`is_start`) writes the number to the file `kept`, see `keep`, and jobs read it there. A later
+    start takes another one if files have become far larger or smaller.
     """
     if wanted != "auto":
         return int(wanted)
     rows = _read_here(rows)
     if len(rows) < AUTO_FROM:
         return 1
-    if kept.exists():
-        return int(files.read_json(kept)["simulations_per_job"])
+    number = int(files.read_json(kept)["simulations_per_job"]) if kept.exists() else 0
+    if number and not is_start:
+        return number
+    now = _by_size(rows)
+    return number if now / AUTO_KEPT <= number <= now * AUTO_KEPT else now
+
+
+def _by_size(rows: Sequence[Mapping[str, Any]]) -> int:
     paths = [[sources.plain_path(uri) for uri in row["trajectory"]] for row in rows]
     sizes = [sum(path.stat().st_size for path in parts if path) for parts in paths if all(parts)]
     return max(1, int(AUTO_BYTES * len(sizes) / max(1, sum(sizes)))) if sizes else AUTO_UNKNOWN
 
 
-def keep(rows: Iterable[Mapping[str, Any]], wanted: int | str, kept: Path) -> None:
-    """Write down what `per_job` finds by the sizes of files, for the jobs and the next start of the study."""
-    if wanted == "auto" and len(_read_here(rows)) >= AUTO_FROM and not kept.exists():
-        files.write_json(kept, {"simulations_per_job": per_job(rows, wanted, kept)})
+def keep(kept: Path, number: int) -> None:
+    """Write down for the jobs of a study how many simulations one takes, unless it is one or stands there."""
+    known = files.read_json(kept)["simulations_per_job"] if kept.exists() else 1
+    if number != known:
+        files.write_json(kept, {"simulations_per_job": number})
 
 
 def batches(rows: Iterable[Mapping[str, Any]], size: int) -> dict[str, list[str]]:

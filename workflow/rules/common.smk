@@ -46,8 +46,9 @@ STUDY = f"{CONFIG['results']}/{CONFIG['study']}"
 SIMULATIONS = {row["name"]: row for row in CONFIG["simulations"]}
 MODELS = {model["name"]: model for model in CONFIG["models"]}
 # Of many small simulations one job takes a whole batch; the others have jobs of their own.
-PER_JOB = CONFIG["simulations"], CONFIG["simulations_per_job"], Path(STUDY) / "frames" / "simulations_per_job.json"
-BATCHES = batches.batches(CONFIG["simulations"], batches.per_job(*PER_JOB))
+KEPT_PER_JOB = Path(STUDY) / "frames" / "simulations_per_job.json"
+PER_JOB = batches.per_job(CONFIG["simulations"], CONFIG["simulations_per_job"], KEPT_PER_JOB, workflow.is_main_process)
+BATCHES = batches.batches(CONFIG["simulations"], PER_JOB)
 BATCH_OF = {name: batch for batch, names in BATCHES.items() for name in names}
 
 

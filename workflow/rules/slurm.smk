@@ -1,4 +1,4 @@
-# Before the first job and after the last: only where Snakemake submits to Slurm, but for the first line of `onstart`.
+# Before the first job and after the last: only where Snakemake submits to Slurm, but for the first lines of `onstart`.
 # No job twice, and what the jobs asked for beside what they used.
 # Makes: slurm_efficiency.csv, in the report when that is made the next time.
 from mdlatent import slurm
@@ -9,7 +9,8 @@ def is_on_slurm():
 
 
 onstart:
-    batches.keep(*PER_JOB)
+    if CONFIG["simulations_per_job"] == "auto":
+        batches.keep(KEPT_PER_JOB, PER_JOB)
     if is_on_slurm():
         try:
             slurm.begin(Path(STUDY), Path(log[0]))
