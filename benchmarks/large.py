@@ -156,8 +156,8 @@ def run_stages(args: argparse.Namespace, folder: Path) -> tuple[list[Row], list[
             for start, stop, value in ((low, middle, few), (middle, high, many)):
                 case = f"{n_atoms:,} atoms, from {start:,} to {stop:,} frames"
                 rows.append(Row("large", case, stage, 1000 * value, "CPU ms per frame more"))
-        what = "growth of the time per frame, all four stages"
-        bars.append(Bar("large", f"{n_atoms:,} atoms", what, many / few - 1, BAR_GROWTH, at_most=True))
+            what = f"{stage}: growth of the time per frame"
+            bars.append(Bar("large", f"{n_atoms:,} atoms", what, many / few - 1, BAR_GROWTH, at_most=True))
     return rows, bars
 
 

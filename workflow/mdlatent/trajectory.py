@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class Trajectory:
         import mdtraj
 
         if self._suffix in WHOLE_ONLY:
-            yield _Whole(self._load())
+            yield _Whole(self._loaded)
             return
         extra = {"n_atoms": self.topology.n_atoms} if self._suffix in NEEDS_ATOMS else {}
         try:
@@ -163,7 +164,9 @@ class Trajectory:
         before = {".gro": (), ".lammpstrj": (self.topology,)}.get(self._suffix, (_NoTopology(),))
         return file.read_as_traj(*before, n_frames=n_frames, atom_indices=atoms)
 
-    def _load(self) -> Any:
+    @cached_property
+    def _loaded(self) -> Any:
+        """The whole file, in the formats that are read in one piece only: once, for that is what takes the time."""
         import mdtraj
 
         try:
@@ -173,7 +176,7 @@ class Trajectory:
 
     def _count_atoms(self) -> int:
         if self._suffix in WHOLE_ONLY:
-            return self._load().n_atoms
+            return self._loaded.n_atoms
         with self._open() as file:
             try:
                 first = file.read(1)
