@@ -35,10 +35,19 @@ def test_few_simulations_and_simulated_ones_have_jobs_of_their_own(tmp_path, kep
     table = rows(tmp_path, 100, MB)
     simulated = [{"name": f"p{k}", "role": "train", "simulate": "AAA"} for k in range(50)]
     assert batches.per_job(table + simulated, "auto", kept, True) == 1
+    assert batches.batches(table, 1) == {}
     assert batches.batches(table + simulated, 60) == {
         "train000": [f"s{k}" for k in range(60)],
         "train001": [f"s{k}" for k in range(60, 100)],
     }
+
+
+def test_batches_stay_when_simulations_are_added(tmp_path):
+    table = rows(tmp_path, 1000, MB)
+    many = batches.batches(table, 100)
+    assert len(many) == 10 and many["train009"] == [f"s{k}" for k in range(900, 1000)]
+    more = batches.batches([*table, {"name": "new", "role": "embed"}], 100)
+    assert more.pop("embed000") == ["new"] and more == many
 
 
 def test_what_is_downloaded_has_no_size(tmp_path, kept):

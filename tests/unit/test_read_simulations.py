@@ -11,7 +11,6 @@ import pandas
 import pytest
 
 from mdlatent import (
-    batches,
     embed,
     featurize,
     files,
@@ -175,20 +174,6 @@ def test_tables_of_all_simulations_are_made_once(batch, tmp_path):
     paths = ["--frames", str(batch.index), "--model", str(models[1] / "model.pt"), "--output", str(alone)]
     embed.main([*paths, "--simulation", "b"])
     pandas.testing.assert_frame_equal(pandas.read_parquet(alone), pandas.read_parquet(output.with_name("b.parquet")))
-
-
-def test_batches_stay_when_simulations_are_added():
-    def rows(n_train, n_embed=0):
-        roles = ["train"] * n_train + ["embed"] * n_embed
-        return [{"name": f"s{k}", "role": role} for k, role in enumerate(roles)]
-
-    assert batches.batches(rows(100), "auto") == batches.batches(rows(5000), 1) == {}
-    many = batches.batches(rows(1000), "auto")
-    assert len(many) == 10 and many["train009"] == [f"s{k}" for k in range(900, 1000)]
-    more = batches.batches(rows(1000, 1), "auto")
-    assert more.pop("embed000") == ["s1000"] and more == many
-    run_here = [{"name": "md", "role": "train", "simulate": "AAA"}]
-    assert batches.batches([*rows(3), *run_here], 2) == {"train000": ["s0", "s1"], "train001": ["s2"]}
 
 
 def test_more_than_an_argument_may_hold_comes_from_standard_input(tmp_path, monkeypatch):
