@@ -17,7 +17,7 @@ from mdlatent import distances
 
 BENCH = "distances"
 SIZES = {20: 5000, 58: 2000, 400: 200, 1200: 50, 1208: 50}  # atoms: frames; the last is no multiple of 16
-BARS_MDTRAJ = {20: 2.5, 58: 2.5, 400: 7, 1200: 7, 1208: 7}
+BARS_MDTRAJ = {20: 2.5, 58: 5, 400: 7, 1200: 7, 1208: 7}
 BAR_BANDWIDTH, BAR_PERIODIC, BAR_ACCURACY = 0.7, 12, 3e-7
 IN_CACHE = 2**19  # bytes that stay in the cache: what the arithmetic takes without the memory
 LARGE = 400  # atoms from which on bandwidth counts
