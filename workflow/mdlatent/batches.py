@@ -24,11 +24,11 @@ def per_job(rows: Iterable[Mapping[str, Any]], wanted: int | str, kept: Path, is
     rows = _read_here(rows)
     if len(rows) < AUTO_FROM:
         return 1
-    number = int(files.read_json(kept)["simulations_per_job"]) if kept.exists() else 0
+    number = _read(kept)
     if number and not is_start:
         return number
     now = _by_size(rows)
-    return number if now / AUTO_KEPT <= number <= now * AUTO_KEPT else now
+    return number if number and now / AUTO_KEPT <= number <= now * AUTO_KEPT else now
 
 
 def _by_size(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -39,9 +39,12 @@ def _by_size(rows: Sequence[Mapping[str, Any]]) -> int:
 
 def keep(kept: Path, number: int) -> None:
     """Write down for the jobs of a study how many simulations one takes, unless it is one or stands there."""
-    known = files.read_json(kept)["simulations_per_job"] if kept.exists() else 1
-    if number != known:
+    if number != (_read(kept) or 1):
         files.write_json(kept, {"simulations_per_job": number})
+
+
+def _read(kept: Path) -> int | None:
+    return int(files.read_json(kept)["simulations_per_job"]) if kept.exists() else None
 
 
 def batches(rows: Iterable[Mapping[str, Any]], size: int) -> dict[str, list[str]]:
@@ -56,9 +59,10 @@ def batches(rows: Iterable[Mapping[str, Any]], size: int) -> dict[str, list[str]
     """
     if size == 1:
         return {}
+    rows = _read_here(rows)
     result: dict[str, list[str]] = {}
     for role in ("train", "embed"):
-        names = [row["name"] for row in _read_here(rows) if row["role"] == role]
+        names = [row["name"] for row in rows if row["role"] == role]
         for start in range(0, len(names), size):
             result[f"{role}{start // size:03d}"] = names[start : start + size]
     return result
